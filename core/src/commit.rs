@@ -1,0 +1,89 @@
+//! Commits: the bytes, read and written, and the digest that links one to the next (formats: Encoding).
+
+use crate::{
+    bcs::{Cursor, DecodeError, Items, Writer},
+    block::check_size,
+    config::Limits,
+    digest,
+    job::CommitHeader,
+    payload::Payload,
+    types::{BlockRef, CommitDigest, CommitIndex, CommitRef, Epoch},
+};
+use alloc::vec::Vec;
+
+impl CommitRef {
+    /// Bytes of an encoded reference.
+    pub const BYTES: usize = 36;
+
+    /// The encoding: index, digest.
+    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let (index, digest) = bytes.split_at_mut(4);
+        index.copy_from_slice(&self.index.get().to_le_bytes());
+        digest.copy_from_slice(self.digest.as_bytes());
+        bytes
+    }
+
+    /// The reference that these bytes encode. Any 36 bytes do.
+    pub const fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let &[i0, i1, i2, i3, digest @ ..] = bytes;
+        Self { index: CommitIndex::new(u32::from_le_bytes([i0, i1, i2, i3])), digest: CommitDigest::new(digest) }
+    }
+}
+
+impl CommitHeader {
+    /// Decodes a whole commit and computes its digest. Nothing is said about whether anyone voted for it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is not the one encoding of a commit within `limits`, with nothing left over.
+    pub fn decode(payload: Payload, limits: &Limits) -> Result<Self, DecodeError> {
+        let bytes = payload.bytes();
+        check_size(bytes, limits.max_commit_bytes())?;
+        let mut cursor = Cursor::new(bytes);
+        let index = CommitIndex::new(cursor.u32()?);
+        let previous = CommitDigest::new(cursor.array()?);
+        let timestamp_ms = cursor.u64()?;
+        let leader = BlockRef::from_bytes(&cursor.array()?);
+        let blocks = cursor.fixed_items(Items::Blocks, limits.max_blocks_per_commit, BlockRef::BYTES)?;
+        let epoch = Epoch::new(cursor.u64()?);
+        cursor.finish()?;
+        let (blocks, _) = blocks.as_chunks();
+        let blocks = blocks.iter().map(BlockRef::from_bytes).collect();
+        let reference = CommitRef { index, digest: CommitDigest::new(digest::hash(bytes)) };
+        Ok(Self { reference, previous, timestamp_ms, epoch, leader, blocks, payload })
+    }
+}
+
+/// A commit to be written: for whoever makes commits, such as a generator of chains. Nothing about it is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Commit {
+    /// Position in the chain.
+    pub index: CommitIndex,
+    /// Digest of the commit before.
+    pub previous: CommitDigest,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp_ms: u64,
+    /// The leader; one of `blocks`.
+    pub leader: BlockRef,
+    /// The blocks in the order in which they are applied.
+    pub blocks: Vec<BlockRef>,
+    /// Epoch of the commit and of all its blocks.
+    pub epoch: Epoch,
+}
+
+impl Commit {
+    /// The encoding, and what names it.
+    pub fn encode(&self) -> (CommitRef, Vec<u8>) {
+        let capacity = self.blocks.len().saturating_mul(BlockRef::BYTES).saturating_add(105);
+        let mut writer = Writer::with_capacity(capacity);
+        writer.u32(self.index.get());
+        writer.raw(self.previous.as_bytes());
+        writer.u64(self.timestamp_ms);
+        writer.raw(&self.leader.to_bytes());
+        writer.items(&self.blocks, |writer, block| writer.raw(&block.to_bytes()));
+        writer.u64(self.epoch.get());
+        let bytes = writer.into_bytes();
+        (CommitRef { index: self.index, digest: CommitDigest::new(digest::hash(&bytes)) }, bytes)
+    }
+}
