@@ -149,7 +149,11 @@ impl<'a> Cursor<'a> {
                 return Err(DecodeError::LengthNotCanonical);
             }
             let length = u32::try_from(value).map_err(|_| DecodeError::LengthOverflow)?;
-            return if length <= MAX_LENGTH { Ok(length) } else { Err(DecodeError::LengthTooLarge { length }) };
+            return if length <= MAX_LENGTH {
+                Ok(length)
+            } else {
+                Err(DecodeError::LengthTooLarge { length })
+            };
         }
         Err(DecodeError::LengthOverflow)
     }
@@ -161,7 +165,12 @@ impl<'a> Cursor<'a> {
     }
 
     /// The bytes of a sequence of at most `max` items, of `size` bytes each.
-    pub(crate) fn fixed_items(&mut self, items: Items, max: u32, size: usize) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn fixed_items(
+        &mut self,
+        items: Items,
+        max: u32,
+        size: usize,
+    ) -> Result<&'a [u8], DecodeError> {
         let count = self.count(items, max)?;
         let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(size));
         self.take(bytes.ok_or(DecodeError::UnexpectedEnd)?)

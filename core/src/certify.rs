@@ -3,6 +3,12 @@
 //! Checked in the order that the protocol gives (protocol: The client's work, step 3), cheap before dear: what fails
 //! before the quorum stands is the sender's fault; what fails under the quorum is the committee's.
 
+#[cfg(feature = "verify")]
+mod run;
+
+#[cfg(feature = "verify")]
+pub(crate) use run::run;
+
 use crate::{
     bcs::DecodeError,
     block::BlockError,

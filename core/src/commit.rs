@@ -27,7 +27,10 @@ impl CommitRef {
     /// The reference that these bytes encode. Any 36 bytes do.
     pub const fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
         let &[i0, i1, i2, i3, digest @ ..] = bytes;
-        Self { index: CommitIndex::new(u32::from_le_bytes([i0, i1, i2, i3])), digest: CommitDigest::new(digest) }
+        Self {
+            index: CommitIndex::new(u32::from_le_bytes([i0, i1, i2, i3])),
+            digest: CommitDigest::new(digest),
+        }
     }
 }
 

@@ -21,8 +21,14 @@ mod tests {
 
     #[test]
     fn the_hash_is_unkeyed_blake2b_with_32_bytes_of_output() {
-        assert_eq!(hex::encode(hash(b"")), "0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8");
-        assert_eq!(hex::encode(hash(b"abc")), "bddd813c634239723171ef3fee98579b94964e3bb1cb3e427262c8c068d52319");
+        assert_eq!(
+            hex::encode(hash(b"")),
+            "0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8"
+        );
+        assert_eq!(
+            hex::encode(hash(b"abc")),
+            "bddd813c634239723171ef3fee98579b94964e3bb1cb3e427262c8c068d52319"
+        );
     }
 
     #[test]

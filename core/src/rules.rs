@@ -1,139 +1,32 @@
-//! What a block must satisfy beyond decoding (formats: What a block must satisfy), and how blocks fail it.
+//! What a block must satisfy beyond decoding (formats: What a block must satisfy).
 
 use crate::{
-    bcs::DecodeError,
-    block::{BlockView, EndOfEpochData},
+    block::{BlockError, BlockView, EndOfEpochData, EndOfEpochError},
     committee::{Committee, StakeTally},
-    types::{AuthorityIndex, BlockRef, Epoch, Round, Stake},
+    signature::Claim,
+    types::{BlockRef, Round, Stake},
 };
 
-/// Why a block is not valid, or not the one asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum BlockError {
-    /// It does not decode.
-    #[error("it does not decode: {0}")]
-    Decode(DecodeError),
-    /// Its digest is not the one asked for.
-    #[error("it is {found}, which was not asked for")]
-    OtherBlock {
-        /// What it is.
-        found: BlockRef,
-    },
-    /// It has the digest that the reference names, and another round, author or epoch: whoever made the reference is
-    /// at fault.
-    #[error("it is {found}, and a reference to the same digest says otherwise")]
-    OtherReference {
-        /// What it is.
-        found: BlockRef,
-    },
-    /// It is not of the committee's epoch.
-    #[error("it is of epoch {found}, not {expected}")]
-    Epoch {
-        /// The committee's.
-        expected: Epoch,
-        /// The block's.
-        found: Epoch,
-    },
-    /// It is of round 0: genesis blocks are made from the committee, never sent.
-    #[error("it is of round 0")]
-    GenesisRound,
-    /// Its author is not in the committee.
-    #[error("its author {author} is not in the committee")]
-    Author {
-        /// The author.
-        author: AuthorityIndex,
-    },
-    /// Its signature is not 64 bytes long.
-    #[error("its signature has {length} bytes, not 64")]
-    SignatureLength {
-        /// Bytes that it has.
-        length: usize,
-    },
-    /// Its author did not sign it.
-    #[error("its author did not sign it")]
-    Signature,
-    /// It has more ancestors than the committee has authorities.
-    #[error("it has {count} ancestors in a committee of {max}")]
-    TooManyAncestors {
-        /// Ancestors.
-        count: usize,
-        /// Authorities.
-        max: usize,
-    },
-    /// The author of an ancestor is not in the committee.
-    #[error("the author {author} of an ancestor is not in the committee")]
-    AncestorAuthor {
-        /// The ancestor's author.
-        author: AuthorityIndex,
-    },
-    /// The first ancestor is not the author's own block, or another one is.
-    #[error("the ancestor at position {position} must not be by {author}")]
-    AncestorPosition {
-        /// Where it stands.
-        position: usize,
-        /// Who proposed it.
-        author: AuthorityIndex,
-    },
-    /// An ancestor's round is not below the block's.
-    #[error("an ancestor of round {ancestor} is not below round {block}")]
-    AncestorRound {
-        /// The ancestor's round.
-        ancestor: Round,
-        /// The block's.
-        block: Round,
-    },
-    /// An ancestor of round 0 is not the genesis block of its author.
-    #[error("{ancestor} is not a genesis block of the epoch")]
-    GenesisAncestor {
-        /// The ancestor.
-        ancestor: BlockRef,
-    },
-    /// An ancestor is of another epoch.
-    #[error("an ancestor is of epoch {found}")]
-    AncestorEpoch {
-        /// The ancestor's epoch.
-        found: Epoch,
-    },
-    /// Two ancestors are by one author.
-    #[error("two ancestors are by {author}")]
-    DuplicateAncestor {
-        /// The author.
-        author: AuthorityIndex,
-    },
-    /// The ancestors of the round just before are no quorum; a block without ancestors has none.
-    #[error("the ancestors of the round before have stake {stake}, which is no quorum")]
-    ParentStake {
-        /// Their stake.
-        stake: Stake,
-    },
-    /// A transaction was refused by the embedder's check.
-    #[error("the transaction at position {position} is not acceptable")]
-    Transaction {
-        /// Where it stands.
-        position: usize,
-    },
-    /// Its end-of-epoch data cannot be.
-    #[error("its end-of-epoch data is invalid: {0}")]
-    EndOfEpoch(EndOfEpochError),
-}
-
-/// Which combination of end-of-epoch fields cannot be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
-pub enum EndOfEpochError {
-    /// The author signed a validator set that is not there.
-    #[error("an author's signature without a validator set")]
-    SignatureWithoutSet,
-    /// An aggregate signature covers a validator set that is not there.
-    #[error("an aggregate signature without a validator set")]
-    AggregateWithoutSet,
-    /// There is an aggregate signature, and the author has not signed.
-    #[error("an aggregate signature without the author's")]
-    AggregateWithoutSignature,
-}
-
-impl From<DecodeError> for BlockError {
-    fn from(error: DecodeError) -> Self {
-        Self::Decode(error)
+impl BlockView<'_> {
+    /// Verifies the block alone: epoch, round, author, signature, ancestors, transactions by the embedder's check, and
+    /// which end-of-epoch fields stand beside which. BLS signatures are not checked. Where more than one thing is
+    /// wrong, the first in this order is told.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn verify(
+        &self,
+        committee: &Committee,
+        transactions: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<BlockRef, BlockError> {
+        let parts = check_header(self, committee)?;
+        let (reference, message) = self.reference_and_message();
+        if !Claim::new(parts.key, &message, parts.signature).holds() {
+            return Err(BlockError::Signature);
+        }
+        check_body(self, committee, transactions)?;
+        Ok(reference)
     }
 }
 
