@@ -1,0 +1,30 @@
+//! The chain maker: committees, blocks, commits and votes of a whole chain, all from a seed.
+//!
+//! What it makes is what the formats ask for: blocks that pass full verification, commits that link, votes that
+//! certify them, epochs that hand over to the next one's committee. Equal [specs](ChainSpec) make equal bytes, on
+//! every machine and in every version that does not say otherwise in the changelog.
+//!
+//! Rules of the chains that are made:
+//!
+//! - Each round, a quorum of the authorities or more propose a block each. Its ancestors are the author's latest block
+//!   and then all other blocks of the round before.
+//! - A commit is its leader and the oldest blocks, by round and author, that are in no commit yet: exactly
+//!   [`ChainSpec::blocks_per_commit`] of them in all, all in the leader's causal history. How many authorities propose
+//!   is chosen so that this is the leader's whole uncommitted history, where rounds of a quorum or more can add up to
+//!   that number. Where they cannot (10 blocks a commit with 20 authorities), the history is taken in several commits.
+//! - Blocks vote for a commit from the third round after its leader's on, each author once. After an epoch's last
+//!   commit three more rounds are made, whose blocks are in no commit.
+//! - The leader of an epoch's last commit carries the next validator set. The BLS keys and signatures there are drawn
+//!   bytes and no points of a curve: nothing here checks them, and a build that does refuses such a chain.
+
+mod authorities;
+mod draw;
+mod epoch;
+mod maker;
+mod pace;
+mod spec;
+
+pub use maker::{ChainMaker, MadeCommit};
+pub use spec::{
+    ChainSpec, MAX_BLOCKS_PER_COMMIT, MAX_COMMIT_PAYLOAD_BYTES, MAX_COMMITTEE, MAX_PAYLOAD_BYTES, SpecError,
+};
