@@ -1,0 +1,145 @@
+//! What to send next: polls, pushes, requests for commits and blocks, jobs for workers.
+
+use super::{SyncMachine, fetch::Asked};
+use crate::{
+    command::Stall,
+    ledger::Claimant,
+    peers::Link,
+    schedule::{View, Wanted},
+    time::{Timestamp, micros},
+    types::{CommitIndex, PeerId},
+};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+impl SyncMachine {
+    /// Sends whatever there is to send now.
+    pub(super) fn dispatch(&mut self) {
+        self.poll_peers();
+        self.push_to_peers();
+        self.fetch();
+        self.start_jobs();
+    }
+
+    /// When a peer that has just been polled is to be polled again.
+    pub(super) fn next_poll(&mut self) -> Timestamp {
+        let level = self.peers.highest_claim().is_none_or(|highest| highest <= self.certifiable().index);
+        let interval = match (level, self.peers.checked().next().is_some()) {
+            (true, true) => self.config.poll_interval_level,
+            (false, true) => self.config.poll_interval_behind,
+            (_, false) => self.config.wait_interval_when_no_peer_to_sync_content,
+        };
+        // A tenth of jitter, so that nodes that began together do not ask together for ever.
+        let jitter = Duration::from_micros(self.rng.below(micros(interval) / 10));
+        self.now.saturating_add(interval).saturating_add(jitter)
+    }
+
+    /// Asks peers whose turn it is which chain they are on, or how far they are. One poll in flight a peer.
+    fn poll_peers(&mut self) {
+        let now = self.now;
+        let due: Vec<(PeerId, Link)> = self
+            .peers
+            .iter_mut()
+            .filter(|(_, peer)| peer.link != Link::Down && !peer.poll_in_flight)
+            .filter(|(_, peer)| now >= peer.next_poll && now >= peer.banned_until())
+            .map(|(id, peer)| {
+                peer.poll_in_flight = true;
+                (id, peer.link)
+            })
+            .collect();
+        for (peer, link) in due {
+            match link {
+                Link::Down => {}
+                Link::Unchecked => self.ask_chain(peer),
+                Link::Checked => self.ask_availability(peer),
+            }
+        }
+    }
+
+    /// Tells peers that we believe to be lower how far we are: one message in flight a peer, the newest index wins.
+    fn push_to_peers(&mut self) {
+        let index = self.certifiable().index;
+        let lower: Vec<PeerId> = self
+            .peers
+            .iter_mut()
+            .filter(|(_, peer)| peer.link == Link::Checked && !peer.push_in_flight && peer.pushed < index)
+            .filter(|(_, peer)| peer.claim.is_some_and(|claim| claim.highest < index))
+            .map(|(id, peer)| {
+                peer.push_in_flight = true;
+                peer.pushed = index;
+                id
+            })
+            .collect();
+        for peer in lower {
+            self.push_commit(peer, index);
+        }
+    }
+
+    /// Why nothing may be fetched now, if so.
+    pub(super) fn blocked(&self) -> Option<Stall> {
+        let lag = self.tip.reference.index.get().saturating_sub(self.delivered.get());
+        if lag >= self.config.look_ahead_commits {
+            return Some(Stall::Consumers { delivered: self.delivered });
+        }
+        self.stall_ahead()
+    }
+
+    /// The last commit that may be asked for.
+    fn horizon(&self) -> CommitIndex {
+        let horizon = self.tip.reference.index.saturating_add(self.config.look_ahead_commits);
+        let known = self.later_epoch_from.and_then(CommitIndex::previous);
+        known.map_or(horizon, |known| known.min(horizon))
+    }
+
+    /// Asks for commits and blocks as far as peers, budget and look-ahead allow.
+    fn fetch(&mut self) {
+        if self.halted.is_some() || self.blocked().is_some() {
+            return;
+        }
+        let Some(frontier) = self.tip.reference.index.next() else { return };
+        let data = self.requests.values().filter(|in_flight| match in_flight.asked {
+            Asked::Commits(_) | Asked::Blocks(_) => true,
+            Asked::Chain | Asked::Availability | Asked::Push => false,
+        });
+        let in_flight = u32::try_from(data.count()).unwrap_or(u32::MAX);
+        for _ in in_flight..self.config.max_requests {
+            let view = View {
+                config: &self.config,
+                window: &self.window,
+                peers: &self.peers,
+                now: self.now,
+                tip: self.tip.reference.index,
+                horizon: self.horizon(),
+            };
+            let Some(wanted) = view.next() else { break };
+            let claimant =
+                if wanted.lowest() == Some(frontier) { Claimant::Frontier } else { Claimant::Ahead };
+            if !self.reserve(&wanted, claimant, frontier) {
+                break;
+            }
+            match wanted {
+                Wanted::Commits(commits) => {
+                    let epoch = self.below(commits.range.start()).epoch;
+                    self.ask_commits(commits, epoch);
+                }
+                Wanted::Blocks(blocks) => self.ask_blocks(blocks),
+            }
+        }
+    }
+
+    /// Sets the bytes of the answer aside.
+    fn reserve(&mut self, wanted: &Wanted, claimant: Claimant, frontier: CommitIndex) -> bool {
+        let bytes = match wanted {
+            Wanted::Commits(commits) => Self::commits_reservation(commits.max_bytes),
+            Wanted::Blocks(blocks) => blocks.max_bytes,
+        };
+        loop {
+            if self.ledger.reserve(bytes, claimant) {
+                return true;
+            }
+            if claimant == Claimant::Ahead || !self.make_room(frontier) {
+                return false;
+            }
+        }
+    }
+}

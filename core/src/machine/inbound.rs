@@ -1,0 +1,179 @@
+//! What peers ask of us: admission, before storage is touched.
+
+use super::SyncMachine;
+use crate::{
+    command::{Command, Offence, ServePlan},
+    event::InboundId,
+    peers::{Claim, Link},
+    request::{CommitInfoQuery, FetchBlocks, FetchCommits, RefuseReason, Request, ResponsePart},
+    types::{BlockRef, CommitIndex, CommitRange, CommitRef, PeerId, Round},
+};
+
+/// How a request is answered.
+enum Answer {
+    /// With this, at once.
+    Now(ResponsePart),
+    /// From storage.
+    FromStorage(ServePlan),
+}
+
+impl SyncMachine {
+    /// A peer asks us something.
+    pub(super) fn request_received(
+        &mut self,
+        id: InboundId,
+        peer: PeerId,
+        request: Result<Request, RefuseReason>,
+    ) {
+        let answer = request.and_then(|request| self.answer(peer, request));
+        match answer {
+            Ok(Answer::Now(response)) => self.push(Command::Respond { id, response }),
+            Ok(Answer::FromStorage(plan)) => match self.admit_request(id, peer) {
+                Ok(()) => {
+                    let deadline = self.now.saturating_add(self.config.serve_timeout);
+                    self.push(Command::Serve { id, plan, deadline });
+                }
+                Err(reason) => self.push(Command::Refuse { id, reason }),
+            },
+            Err(reason) => {
+                self.push(Command::Refuse { id, reason });
+                self.count_refusal(peer, reason);
+            }
+        }
+    }
+
+    /// Counts a request to be served, unless there are as many as are admitted.
+    fn admit_request(&mut self, id: InboundId, peer: PeerId) -> Result<(), RefuseReason> {
+        let max = usize::try_from(self.config.max_serving).unwrap_or(usize::MAX);
+        let per_peer = self.config.max_serving_per_peer;
+        let known = self.peers.get_mut(&peer).filter(|known| known.link != Link::Down);
+        let known = known.filter(|known| known.serving < per_peer).ok_or(RefuseReason::Busy)?;
+        if self.serving.len() >= max || self.serving.contains_key(&id) {
+            return Err(RefuseReason::Busy);
+        }
+        known.serving = known.serving.saturating_add(1);
+        self.serving.insert(id, peer);
+        Ok(())
+    }
+
+    /// Who keeps breaking the rules is disconnected.
+    fn count_refusal(&mut self, peer: PeerId, reason: RefuseReason) {
+        let invalid = match reason {
+            RefuseReason::InvalidRange
+            | RefuseReason::TooMany
+            | RefuseReason::InvalidReference
+            | RefuseReason::Malformed => true,
+            RefuseReason::Busy
+            | RefuseReason::Unavailable
+            | RefuseReason::TooLarge
+            | RefuseReason::Internal => false,
+        };
+        let max = self.config.max_invalid_requests;
+        let Some(known) = self.peers.get_mut(&peer).filter(|known| invalid && known.link != Link::Down)
+        else {
+            return;
+        };
+        known.invalid_requests = known.invalid_requests.saturating_add(1);
+        if known.invalid_requests > max {
+            known.invalid_requests = 0;
+            self.offence(peer, Offence::InvalidRequests);
+        }
+    }
+
+    fn answer(&mut self, peer: PeerId, request: Request) -> Result<Answer, RefuseReason> {
+        match request {
+            Request::CommitInfo(query) => Ok(self.answer_commit_info(query)),
+            Request::Availability { timestamp_ms: _ } => Ok(Answer::Now(ResponsePart::Availability {
+                highest: self.certifiable().index,
+                lowest: self.lowest_available.min(self.certifiable().index),
+            })),
+            Request::Push { index } => {
+                self.pushed(peer, index);
+                Ok(Answer::Now(ResponsePart::Push { timestamp_ms: self.wall_ms() }))
+            }
+            Request::Commits(fetch) => self.answer_commits(&fetch),
+            Request::Blocks(fetch) => self.answer_blocks(fetch),
+        }
+    }
+
+    fn answer_commit_info(&self, query: CommitInfoQuery) -> Answer {
+        let now = |commit, chain_id| Answer::Now(ResponsePart::CommitInfo { commit, chain_id });
+        match query {
+            CommitInfoQuery::Latest => now(Some(self.certifiable()), None),
+            CommitInfoQuery::ByIndex(CommitIndex::GENESIS) => {
+                now(Some(CommitRef::GENESIS), Some(self.chain_id))
+            }
+            CommitInfoQuery::ByIndex(index) if index > self.durable || index < self.lowest_available => {
+                now(None, None)
+            }
+            CommitInfoQuery::ByIndex(index) => Answer::FromStorage(ServePlan::CommitInfo { index }),
+        }
+    }
+
+    /// A peer says that it is further than it said before.
+    fn pushed(&mut self, peer: PeerId, index: CommitIndex) {
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        if let Some(Claim { highest, .. }) = known.claim.as_mut()
+            && known.link == Link::Checked
+        {
+            *highest = (*highest).max(index);
+        }
+    }
+
+    fn answer_commits(&self, fetch: &FetchCommits) -> Result<Answer, RefuseReason> {
+        let range = CommitRange::new(fetch.start, fetch.end).ok_or(RefuseReason::InvalidRange)?;
+        if range.start() == CommitIndex::GENESIS {
+            return Err(RefuseReason::InvalidRange);
+        }
+        let certifiable = self.certifiable().index;
+        if range.start() > certifiable || range.start() < self.lowest_available {
+            return Err(RefuseReason::Unavailable);
+        }
+        let batch = self.config.commit_sync_batch_size;
+        let most = range.start().saturating_add(batch.saturating_sub(1));
+        let end = range.end().min(most).min(certifiable);
+        let range = CommitRange::new(range.start(), end).ok_or(RefuseReason::InvalidRange)?;
+        Ok(Answer::FromStorage(ServePlan::Commits {
+            range,
+            last: end.saturating_add(batch).min(certifiable),
+            max_bytes: fetch.max_bytes.min(self.config.answer_bytes()),
+            with_blocks: fetch.with_blocks,
+        }))
+    }
+
+    fn answer_blocks(&self, fetch: FetchBlocks) -> Result<Answer, RefuseReason> {
+        let count = u32::try_from(fetch.refs.len()).unwrap_or(u32::MAX);
+        if count == 0 {
+            return Err(RefuseReason::InvalidRange);
+        }
+        if count > self.config.max_blocks_per_fetch {
+            return Err(RefuseReason::TooMany);
+        }
+        if !fetch.refs.iter().all(|reference| self.can_exist(reference)) {
+            return Err(RefuseReason::InvalidReference);
+        }
+        let max_bytes = fetch.max_bytes.min(self.config.answer_bytes());
+        Ok(Answer::FromStorage(ServePlan::Blocks { refs: fetch.refs, max_bytes }))
+    }
+
+    /// Whether a served block can have this reference.
+    fn can_exist(&self, reference: &BlockRef) -> bool {
+        let author = match self.committees.get(&reference.epoch) {
+            Some(committee) => reference.author.position() < committee.size(),
+            None => reference.author.get() < self.config.limits.max_ancestors,
+        };
+        author && reference.round > Round::ZERO && reference.epoch <= self.tip.epoch
+    }
+
+    /// An inbound request is finished with.
+    pub(super) fn served(&mut self, id: InboundId, bytes: u64) {
+        let Some(peer) = self.serving.remove(&id) else {
+            self.counters.stale = self.counters.stale.saturating_add(1);
+            return;
+        };
+        self.counters.sent_bytes = self.counters.sent_bytes.saturating_add(bytes);
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.serving = known.serving.saturating_sub(1);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What our own consensus makes: commits and accepted blocks.
+
+use super::{SyncMachine, verdicts::JobRecord};
+use crate::{
+    command::{Command, Halt, Notice},
+    job::{CheckedBlock, CommitHeader, Job, ObserveJob, ObserveVerdict, VotesJob},
+    ledger::{BufferId, Claimant},
+    payload::Payload,
+    types::{CommitIndex, CommitRef},
+    verified::Verified,
+    window::{Body, Slot},
+};
+use alloc::{
+    boxed::Box,
+    collections::{BTreeSet, VecDeque},
+    vec::Vec,
+};
+
+/// Commits from our own consensus on their way in. One is decoded at a time, so that workers cannot change their
+/// order; those that wait are within the byte budget.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Observing {
+    decoding: bool,
+    waiting: VecDeque<(ObserveJob, BufferId)>,
+}
+
+impl Observing {
+    /// The one that was being decoded is done.
+    pub(super) fn finish(&mut self) {
+        self.decoding = false;
+    }
+
+    /// Buffers of those that wait, one for each kept payload.
+    pub(super) fn buffers(&self) -> impl Iterator<Item = BufferId> {
+        self.waiting.iter().map(|(_, buffer)| *buffer)
+    }
+
+    /// Whether none waits or is decoded.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.decoding && self.waiting.is_empty()
+    }
+}
+
+/// Bytes that payloads from our own consensus are charged with: each one's, and as much again for what is decoded.
+fn charge<'a>(payloads: impl IntoIterator<Item = &'a Payload>) -> u64 {
+    payloads.into_iter().fold(0u64, |sum, payload| {
+        let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX);
+        sum.saturating_add(bytes.saturating_mul(2))
+    })
+}
+
+impl SyncMachine {
+    /// Sets bytes aside for something of our own, giving up what was fetched ahead where that is needed.
+    fn hold_local(&mut self, bytes: u64) -> Option<BufferId> {
+        let frontier = self.tip.reference.index.next()?;
+        while !self.ledger.reserve(bytes, Claimant::Frontier) {
+            let body = self.window.pop_back(frontier)?;
+            self.release(body.buffers());
+        }
+        self.ledger.hold(bytes.max(1), 1)
+    }
+
+    pub(super) fn commit_observed(&mut self, commit: Payload, blocks: Vec<Payload>) {
+        if self.halted.is_some() {
+            return;
+        }
+        // Where there is no room it is a hint that came to nothing: peers will have the commit.
+        let Some(buffer) = self.hold_local(charge(blocks.iter().chain([&commit]))) else {
+            self.counters.dropped_local = self.counters.dropped_local.saturating_add(1);
+            return;
+        };
+        self.observing.waiting.push_back((ObserveJob { commit, blocks, limits: self.config.limits }, buffer));
+        self.observe_next();
+    }
+
+    fn observe_next(&mut self) {
+        if self.observing.decoding {
+            return;
+        }
+        let Some((job, buffer)) = self.observing.waiting.pop_front() else { return };
+        self.observing.decoding = true;
+        let id = self.new_job_id();
+        self.jobs.submit(id, JobRecord::Observe { buffer }, Job::Observe(Box::new(job)));
+    }
+
+    pub(super) fn votes_observed(&mut self, blocks: Vec<Payload>) {
+        if blocks.is_empty() || self.halted.is_some() {
+            return;
+        }
+        let Some(buffer) = self.hold_local(charge(&blocks)) else {
+            self.counters.dropped_local = self.counters.dropped_local.saturating_add(1);
+            return;
+        };
+        let id = self.new_job_id();
+        let job = VotesJob { blocks, limits: self.config.limits };
+        self.jobs.submit(id, JobRecord::Votes { buffer }, Job::Votes(Box::new(job)));
+    }
+
+    pub(super) fn votes_verdict(&mut self, buffer: BufferId, blocks: Vec<Verified<CheckedBlock>>) {
+        let certifiable = self.certifiable().index;
+        let useful = |block: &Verified<CheckedBlock>| block.votes.iter().any(|vote| vote.index > certifiable);
+        let useful: Vec<_> = blocks.into_iter().filter(useful).map(|block| (block, buffer)).collect();
+        if !useful.is_empty() && self.halted.is_none() {
+            self.ledger.keep_more(buffer, useful.len());
+            self.store_blocks(useful);
+        }
+        self.ledger.release(buffer);
+    }
+
+    pub(super) fn observe_verdict(&mut self, buffer: BufferId, verdict: ObserveVerdict) {
+        self.observing.finish();
+        match verdict {
+            ObserveVerdict::Observed { commit, blocks } => self.observed(buffer, commit, blocks),
+            ObserveVerdict::Refused(error) => self.push(Command::Notify(Notice::ObservedRefused(error))),
+        }
+        self.ledger.release(buffer);
+        self.observe_next();
+    }
+
+    /// A commit of our own: taken where everything below it is here, else it tells us no more than that it exists.
+    fn observed(
+        &mut self,
+        buffer: BufferId,
+        commit: Verified<CommitHeader>,
+        blocks: Vec<Verified<CheckedBlock>>,
+    ) {
+        if self.halted.is_some() {
+            return;
+        }
+        let index = commit.reference.index;
+        let tip = self.tip.reference;
+        let below = self.window.complete_through(tip.index);
+        if index < tip.index || below.next().is_none_or(|next| index > next) {
+            return;
+        }
+        if let Err(halt) = self.check_observed(&commit) {
+            return self.halt(halt);
+        }
+        if index == tip.index {
+            return;
+        }
+        if self.window.body(index).is_none() {
+            self.window.cut_unverified(index);
+            self.ledger.keep_more(buffer, 1);
+            let body = Body::new(commit, None, buffer);
+            self.window.certified(index, VecDeque::from([body]));
+        }
+        self.fill(index, blocks, buffer);
+    }
+
+    /// Whether a commit of our own agrees with what is here; `Err` where it is a fork.
+    fn check_observed(&self, commit: &Verified<CommitHeader>) -> Result<(), Halt> {
+        let CommitRef { index, digest } = commit.reference;
+        let fork = |ours: CommitRef, theirs: CommitRef| {
+            Err(Halt::Fork { index: ours.index, ours, theirs, evidence: Box::new((**commit).clone()) })
+        };
+        let at = |index: CommitIndex| match self.tip.reference {
+            tip if tip.index == index => Some(tip),
+            _ => self.window.body(index).map(|body| body.header.reference),
+        };
+        if let Some(ours) = at(index)
+            && ours.digest != digest
+        {
+            return fork(ours, commit.reference);
+        }
+        match index.previous().and_then(at) {
+            Some(below) if below.digest != commit.previous => {
+                fork(below, CommitRef { index: below.index, digest: commit.previous })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Puts blocks of our own into a commit wherever they have not come yet.
+    fn fill(&mut self, index: CommitIndex, blocks: Vec<Verified<CheckedBlock>>, buffer: BufferId) {
+        let Some(body) = self.window.body(index) else { return };
+        let here = |slot: &Slot| matches!(slot, Slot::Held(_) | Slot::Staged);
+        let here: BTreeSet<usize> =
+            body.slots().iter().enumerate().filter(|(_, slot)| here(slot)).map(|(at, _)| at).collect();
+        for (at, block) in blocks.into_iter().enumerate() {
+            if !here.contains(&at) {
+                self.ledger.keep_more(buffer, 1);
+                self.window.set_slot(index, at, Slot::Held(Box::new((block, buffer))));
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What the machine says about itself: status, notices, and what must always hold.
+
+use super::SyncMachine;
+use crate::{
+    command::{Command, Halt, Notice, Stall},
+    ledger::BufferId,
+    peers::Link,
+    types::{ChainId, CommitIndex, CommitRef, Epoch, PeerId},
+    window::Body,
+};
+use alloc::{boxed::Box, vec::Vec};
+
+/// A snapshot for people and for metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Status {
+    /// Which chain.
+    pub chain_id: ChainId,
+    /// The last commit handed to storage.
+    pub queued: CommitRef,
+    /// The last commit that is durable.
+    pub durable: CommitIndex,
+    /// The highest durable commit that we can certify to others.
+    pub certifiable: CommitRef,
+    /// The last commit that every subscriber has taken.
+    pub delivered: CommitIndex,
+    /// The lowest commit that is still stored.
+    pub lowest_available: CommitIndex,
+    /// Epoch of the next commit.
+    pub epoch: Epoch,
+    /// The highest commit that a peer claims to have.
+    pub target: Option<CommitIndex>,
+    /// Whether the chain reaches as far as any peer that answers can show.
+    pub synced: bool,
+    /// Why nothing can go on, if so.
+    pub stall: Option<Stall>,
+    /// Why nothing is applied any more, if so.
+    pub halted: Option<Box<Halt>>,
+    /// Bytes reserved and held, and the most that ever were.
+    pub buffered_bytes: u64,
+    /// The most bytes that were ever reserved and held.
+    pub buffered_bytes_peak: u64,
+    /// Requests in flight, of all kinds.
+    pub requests_in_flight: usize,
+    /// Jobs that workers have.
+    pub jobs_running: u32,
+    /// Inbound requests being served from storage.
+    pub serving: usize,
+    /// Every peer on record, by id.
+    pub peers: Vec<PeerStatus>,
+    /// What was counted since the start.
+    pub counters: Counters,
+}
+
+/// What there is to say about one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PeerStatus {
+    /// Who.
+    pub id: PeerId,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Whether it is on our chain, as far as its current connection has shown.
+    pub checked: bool,
+    /// Highest and lowest commit that it claims to have.
+    pub claim: Option<(CommitIndex, CommitIndex)>,
+    /// Requests for commits and blocks in flight to it.
+    pub in_flight: u32,
+    /// Smoothed time to the first part of an answer, in microseconds.
+    pub latency_us: Option<u64>,
+    /// Certified commits that came from it.
+    pub served_commits: u64,
+    /// Bytes of good blocks that came from it.
+    pub served_bytes: u64,
+    /// Provable offences.
+    pub offences: u32,
+}
+
+/// Counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Counters {
+    /// Commits that became durable.
+    pub stored_commits: u64,
+    /// Blocks that became durable, certifiers among them.
+    pub stored_blocks: u64,
+    /// Requests whose time was up.
+    pub timeouts: u64,
+    /// Completions of what was not outstanding: late, twice, or never asked for.
+    pub stale: u64,
+    /// Provable offences of peers.
+    pub offences: u64,
+    /// Jobs whose worker died.
+    pub worker_failures: u64,
+    /// Certified commits given up to make room for the frontier.
+    pub evicted: u64,
+    /// Commits of which blocks were staged in storage.
+    pub staged: u64,
+    /// Commits and votes of our own consensus for which there was no room.
+    pub dropped_local: u64,
+    /// Bytes sent in answers from storage.
+    pub sent_bytes: u64,
+}
+
+impl SyncMachine {
+    /// A snapshot of where the machine is.
+    pub fn status(&self) -> Status {
+        Status {
+            chain_id: self.chain_id,
+            queued: self.tip.reference,
+            durable: self.durable,
+            certifiable: self.certifiable(),
+            delivered: self.delivered,
+            lowest_available: self.lowest_available,
+            epoch: self.next_epoch(),
+            target: self.peers.highest_claim(),
+            synced: self.synced,
+            stall: self.stall,
+            halted: self.halted.clone(),
+            buffered_bytes: self.ledger.used(),
+            buffered_bytes_peak: self.ledger.peak(),
+            requests_in_flight: self.requests.len(),
+            jobs_running: self.jobs.running(),
+            serving: self.serving.len(),
+            peers: self.peer_statuses(),
+            counters: self.counters,
+        }
+    }
+
+    fn peer_statuses(&self) -> Vec<PeerStatus> {
+        let status = |(id, peer): (PeerId, &crate::peers::Peer)| PeerStatus {
+            id,
+            connected: peer.link != Link::Down,
+            checked: peer.link == Link::Checked,
+            claim: peer.claim.map(|claim| (claim.highest, claim.lowest)),
+            in_flight: peer.in_flight,
+            latency_us: peer.latency_us,
+            served_commits: peer.served_commits,
+            served_bytes: peer.served_bytes,
+            offences: peer.offences,
+        };
+        self.peers.iter().map(status).collect()
+    }
+
+    /// Says what has become true with this event.
+    pub(super) fn report(&mut self) {
+        self.report_stall();
+        let synced = self.is_synced();
+        if synced && !self.synced {
+            let tip = self.certifiable();
+            self.push(Command::Notify(Notice::Synced { tip }));
+        }
+        if !synced
+            && self.synced
+            && let Some(target) = self.peers.highest_claim()
+        {
+            let tip = self.tip.reference.index;
+            self.push(Command::Notify(Notice::Behind { tip, target }));
+        }
+        self.synced = synced;
+    }
+
+    /// Whether at least one peer on our chain has answered since the chain last grew, and nobody who answers has more.
+    fn is_synced(&self) -> bool {
+        let certifiable = self.certifiable().index;
+        if self.halted.is_some() || certifiable < self.tip.reference.index && self.behind_own_votes() {
+            return false;
+        }
+        let claims = || self.peers.checked().filter_map(|(_, peer)| peer.claim);
+        claims().any(|claim| claim.polled >= self.grown) && claims().all(|claim| claim.highest <= certifiable)
+    }
+
+    /// Whether commits are on their way into storage.
+    fn behind_own_votes(&self) -> bool {
+        self.durable < self.tip.reference.index
+    }
+
+    fn report_stall(&mut self) {
+        let stall = if self.halted.is_some() { None } else { self.blocked().or_else(|| self.no_provider()) };
+        if stall == self.stall {
+            return;
+        }
+        match (stall, self.stall) {
+            (Some(Stall::Committee { epoch }), _) => {
+                self.push(Command::Notify(Notice::CommitteeWanted { epoch }));
+                self.push(Command::Notify(Notice::Stalled(Stall::Committee { epoch })));
+            }
+            // How far consumers are changes while the stall goes on.
+            (Some(Stall::Consumers { .. }), Some(Stall::Consumers { .. })) => {}
+            (Some(stall), _) => self.push(Command::Notify(Notice::Stalled(stall))),
+            (None, _) => self.push(Command::Notify(Notice::Resumed)),
+        }
+        self.stall = stall;
+    }
+
+    /// Whether all peers that have more than we do have pruned what we need next.
+    fn no_provider(&self) -> Option<Stall> {
+        let next = self.tip.reference.index.next()?;
+        let ahead =
+            || self.peers.checked().filter_map(|(_, peer)| peer.claim).filter(|claim| claim.highest >= next);
+        let lowest_seen = ahead().map(|claim| claim.lowest).min()?;
+        let nothing_here = self.window.body(next).is_none() && self.observing.is_idle();
+        (lowest_seen > next && nothing_here).then_some(Stall::NoProvider { next, lowest_seen })
+    }
+
+    /// What must hold between any two events; `Err` names what does not. For tests and fuzzing: it walks everything.
+    pub fn check_invariants(&self) -> Result<(), &'static str> {
+        let tip = self.tip.reference.index;
+        self.window.check_invariants(tip, self.config.look_ahead_commits)?;
+        let reserved =
+            self.requests.values().fold(0u64, |sum, in_flight| sum.saturating_add(in_flight.reserved));
+        let kept = u64::try_from(self.kept_buffers().count()).unwrap_or(u64::MAX);
+        self.ledger.check_invariants(reserved, kept)?;
+        self.peers.check_invariants(&self.config)?;
+        self.votes.check_invariants()?;
+        self.check_watermarks()?;
+        self.check_liveness()
+    }
+
+    /// Every buffer that is kept, once for each kept payload.
+    fn kept_buffers(&self) -> impl Iterator<Item = BufferId> {
+        let bodies = self.window.bodies().flat_map(Body::buffers);
+        let outstanding = self.outstanding.iter().flat_map(super::Outstanding::buffers);
+        bodies.chain(outstanding).chain(self.jobs.buffers()).chain(self.observing.buffers())
+    }
+
+    fn check_watermarks(&self) -> Result<(), &'static str> {
+        let max_batches = usize::try_from(self.config.max_store_batches).unwrap_or(usize::MAX);
+        let max_serving = usize::try_from(self.config.max_serving).unwrap_or(usize::MAX);
+        match () {
+            () if self.certifiable().index > self.durable => Err("certifiable is above durable"),
+            () if self.delivered > self.durable => Err("delivered is above durable"),
+            () if self.durable > self.tip.reference.index => Err("durable is above queued"),
+            () if self.serving.len() > max_serving => Err("too many requests are served"),
+            () if self.jobs.running() > self.config.max_verify_jobs => Err("too many jobs run"),
+            () if self.committing() > max_batches => Err("too many batches of commits are outstanding"),
+            () => Ok(()),
+        }
+    }
+
+    fn committing(&self) -> usize {
+        self.outstanding.iter().filter(|outstanding| !outstanding.batch.commits.is_empty()).count()
+    }
+
+    /// Not at the target implies a request in flight, a timer, a local command outstanding, or a reported stall.
+    fn check_liveness(&self) -> Result<(), &'static str> {
+        let behind = self.peers.highest_claim().is_some_and(|highest| highest > self.certifiable().index);
+        let local = !self.outstanding.is_empty() || !self.jobs.is_idle() || self.delivered < self.durable;
+        let goes_on = self.poll_timeout().is_some() || local || self.stall.is_some() || self.halted.is_some();
+        if behind && !goes_on { Err("behind, and nothing will ever happen") } else { Ok(()) }
+    }
+}

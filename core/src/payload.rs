@@ -1,0 +1,75 @@
+//! Bytes that the machine carries and never reads.
+
+use bytes::Bytes;
+use core::{
+    fmt,
+    hash::{Hash, Hasher},
+};
+
+/// An encoded block or commit on its way from the network to a verification job or to storage.
+///
+/// The machine moves payloads; it learns what they hold only from verdicts. Equality, hashing and traces see the
+/// length and the fingerprint alone, so the machine's state can be compared and a trace without payloads replays.
+#[derive(Clone)]
+pub struct Payload {
+    bytes: Bytes,
+    len: usize,
+    fingerprint: u64,
+}
+
+impl Payload {
+    /// Wraps bytes as they came. The fingerprint is zero: it costs a pass, and only recording needs it.
+    pub const fn new(bytes: Bytes) -> Self {
+        Self::with_fingerprint(bytes, 0)
+    }
+    /// Wraps bytes with a 64-bit fingerprint that the driver computed, because it records a trace.
+    pub const fn with_fingerprint(bytes: Bytes, fingerprint: u64) -> Self {
+        let len = bytes.len();
+        Self { bytes, len, fingerprint }
+    }
+    /// What stands for a payload in a trace that left the bytes out. A job given one refuses it as malformed.
+    pub const fn absent(len: usize, fingerprint: u64) -> Self {
+        Self { bytes: Bytes::new(), len, fingerprint }
+    }
+    /// The bytes, for verification jobs and for storage.
+    pub const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+    /// Length in bytes, also of a payload whose bytes were left out.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether there are no bytes at all.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// The driver's fingerprint of the bytes, zero where none was computed.
+    pub const fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        (self.len(), self.fingerprint) == (other.len(), other.fingerprint)
+    }
+}
+impl Eq for Payload {}
+
+impl Hash for Payload {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.len(), self.fingerprint).hash(state);
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} B, {:016x})", self.len(), self.fingerprint)
+    }
+}

@@ -1,0 +1,276 @@
+//! What we know of each peer: what it claims, how it has served, what it has done wrong. Integers only.
+//!
+//! Bounded: at most `max_peers` records. Records outlive connections, so that reconnecting launders nothing; the ones
+//! longest disconnected make room for new ones.
+
+use crate::{
+    config::Config,
+    rng::Rng,
+    time::{Timestamp, micros},
+    types::{CommitIndex, PeerId},
+};
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+
+/// Requests that a new peer may have in flight.
+const FIRST_LIMIT: u32 = 2;
+/// Round trip assumed of a peer that has not answered anything yet.
+const PRIOR_LATENCY: Duration = Duration::from_millis(200);
+/// Shortest and longest pause after a peer failed.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Failed ranges remembered for one peer.
+const MAX_AVOIDED: usize = 64;
+
+/// All peers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PeerBook {
+    peers: BTreeMap<PeerId, Peer>,
+    max_peers: usize,
+}
+
+/// One peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Peer {
+    /// Since when, or until when, it was last connected.
+    pub(crate) seen: Timestamp,
+    pub(crate) link: Link,
+    pub(crate) claim: Option<Claim>,
+    /// Requests for commits and blocks in flight, and how many may be.
+    pub(crate) in_flight: u32,
+    pub(crate) limit: u32,
+    /// Smoothed time from a request for data to the first part of its answer.
+    pub(crate) latency_us: Option<u64>,
+    /// Failures since the last success.
+    failures: u32,
+    backoff_until: Timestamp,
+    banned_until: Timestamp,
+    /// Starts of ranges that it failed to deliver, and until when it is not asked for them again.
+    avoided: BTreeMap<CommitIndex, Timestamp>,
+    pub(crate) next_poll: Timestamp,
+    pub(crate) poll_in_flight: bool,
+    pub(crate) push_in_flight: bool,
+    /// The highest index that was pushed to it.
+    pub(crate) pushed: CommitIndex,
+    /// Highest commit that it delivered, certified.
+    delivered: CommitIndex,
+    /// Inbound requests of it that are being served.
+    pub(crate) serving: u32,
+    pub(crate) invalid_requests: u32,
+    pub(crate) served_commits: u64,
+    pub(crate) served_bytes: u64,
+    pub(crate) offences: u32,
+}
+
+/// How far we are with a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Link {
+    /// Not connected.
+    Down,
+    /// Connected; it has not said which chain it is on.
+    Unchecked,
+    /// Connected, and on our chain.
+    Checked,
+}
+
+/// What a peer says it has. A hint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Claim {
+    pub(crate) highest: CommitIndex,
+    pub(crate) lowest: CommitIndex,
+    /// When it answered our poll; a push does not change it.
+    pub(crate) polled: Timestamp,
+}
+
+impl Peer {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            seen: now,
+            link: Link::Down,
+            claim: None,
+            in_flight: 0,
+            limit: FIRST_LIMIT,
+            latency_us: None,
+            failures: 0,
+            backoff_until: Timestamp::ZERO,
+            banned_until: Timestamp::ZERO,
+            avoided: BTreeMap::new(),
+            next_poll: now,
+            poll_in_flight: false,
+            push_in_flight: false,
+            pushed: CommitIndex::GENESIS,
+            delivered: CommitIndex::GENESIS,
+            serving: 0,
+            invalid_requests: 0,
+            served_commits: 0,
+            served_bytes: 0,
+            offences: 0,
+        }
+    }
+
+    /// Whether it may be asked for data at all now.
+    pub(crate) fn is_available(&self, now: Timestamp) -> bool {
+        self.link == Link::Checked && now >= self.backoff_until && now >= self.banned_until
+    }
+
+    /// Whether it says that it has `start`, and has not just failed to deliver it.
+    pub(crate) fn can_serve(&self, start: CommitIndex, now: Timestamp) -> bool {
+        let claims = self.claim.is_some_and(|claim| claim.lowest <= start && start <= claim.highest);
+        claims && self.is_available(now) && self.avoided.get(&start).is_none_or(|until| now >= *until)
+    }
+
+    /// Whether one more request may be sent to it.
+    pub(crate) fn has_room(&self) -> bool {
+        self.in_flight < self.limit
+    }
+
+    /// What a request to it may be expected to cost, relative to others.
+    pub(crate) fn cost(&self) -> u64 {
+        let latency = self.latency_us.unwrap_or(micros(PRIOR_LATENCY)).max(1);
+        latency.saturating_mul(u64::from(self.in_flight).saturating_add(1))
+    }
+
+    /// How long the first part of an answer may take.
+    pub(crate) fn first_byte_deadline(&self, timeout: Duration) -> Duration {
+        let expected =
+            Duration::from_micros(self.latency_us.unwrap_or(micros(PRIOR_LATENCY)).saturating_mul(4));
+        expected.clamp(Duration::from_secs(5), Duration::from_secs(20)).min(timeout)
+    }
+
+    /// The first part of an answer came `after` the request.
+    pub(crate) fn answered(&mut self, after: Duration) {
+        let sample = micros(after);
+        let smoothed = self.latency_us.map_or(sample, |old| old.saturating_mul(7).saturating_add(sample) / 8);
+        self.latency_us = Some(smoothed.max(1));
+    }
+
+    /// It delivered what it was asked for.
+    pub(crate) fn succeeded(&mut self, config: &Config) {
+        self.failures = 0;
+        self.limit = self.limit.saturating_add(1).min(config.max_requests_per_peer);
+    }
+
+    /// It delivered certified commits up to `index`.
+    pub(crate) fn delivered(&mut self, index: CommitIndex) {
+        self.delivered = self.delivered.max(index);
+    }
+
+    /// It did not deliver `start`, through what may be nobody's fault: it rests for a while, is not asked for this
+    /// again for longer, and its claim is cut to what it has shown.
+    pub(crate) fn failed(&mut self, start: CommitIndex, now: Timestamp, config: &Config, rng: &mut Rng) {
+        self.limit = (self.limit / 2).max(1);
+        self.avoid(start, now, config);
+        let doubled = BACKOFF_MIN.saturating_mul(1u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX));
+        self.failures = self.failures.saturating_add(1);
+        let backoff = doubled.min(BACKOFF_MAX);
+        let jitter = Duration::from_micros(rng.below(micros(backoff) / 4));
+        self.backoff_until = now.saturating_add(backoff).saturating_add(jitter);
+        if let (Some(claim), Some(below)) = (&mut self.claim, start.previous()) {
+            claim.highest = claim.highest.min(below.max(self.delivered)).max(claim.lowest.min(claim.highest));
+        }
+    }
+
+    /// It is not asked for `start` for a while.
+    pub(crate) fn avoid(&mut self, start: CommitIndex, now: Timestamp, config: &Config) {
+        self.avoided.retain(|_, until| *until > now);
+        if self.avoided.len() >= MAX_AVOIDED {
+            self.avoided.pop_last();
+        }
+        self.avoided.insert(start, now.saturating_add(config.retry_same_peer_after));
+    }
+
+    /// It did what is provably wrong. For how long it is kept out.
+    pub(crate) fn offended(&mut self, now: Timestamp, config: &Config) -> Duration {
+        let doublings = self.offences.min(6);
+        self.offences = self.offences.saturating_add(1);
+        let ban = config.ban.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX));
+        self.banned_until = now.saturating_add(ban);
+        ban
+    }
+
+    /// Until when it is kept out.
+    pub(crate) fn banned_until(&self) -> Timestamp {
+        self.banned_until
+    }
+
+    /// When something may change about it by time alone.
+    fn wake(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.link == Link::Down {
+            return None;
+        }
+        if now < self.banned_until {
+            return Some(self.banned_until);
+        }
+        let poll = (!self.poll_in_flight).then_some(self.next_poll);
+        let rest = Some(self.backoff_until).filter(|at| *at > now);
+        let avoided = self.avoided.values().copied().filter(|at| *at > now);
+        rest.into_iter().chain(avoided).chain(poll).min()
+    }
+}
+
+impl PeerBook {
+    pub(crate) fn new(max_peers: u32) -> Self {
+        Self { peers: BTreeMap::new(), max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX) }
+    }
+
+    pub(crate) fn get(&self, peer: &PeerId) -> Option<&Peer> {
+        self.peers.get(peer)
+    }
+    pub(crate) fn get_mut(&mut self, peer: &PeerId) -> Option<&mut Peer> {
+        self.peers.get_mut(peer)
+    }
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
+        self.peers.iter().map(|(id, peer)| (*id, peer))
+    }
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (PeerId, &mut Peer)> {
+        self.peers.iter_mut().map(|(id, peer)| (*id, peer))
+    }
+    /// Peers that are connected and on our chain.
+    pub(crate) fn checked(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
+        self.iter().filter(|(_, peer)| peer.link == Link::Checked)
+    }
+
+    /// The record of a peer that has just connected; `None` where every record is that of a connected peer.
+    pub(crate) fn connect(&mut self, id: PeerId, now: Timestamp) -> Option<&mut Peer> {
+        if !self.peers.contains_key(&id) && self.peers.len() >= self.max_peers {
+            let down = self.peers.iter().filter(|(_, peer)| peer.link == Link::Down);
+            let oldest =
+                down.min_by_key(|(_, peer)| (peer.banned_until > now, peer.seen)).map(|(id, _)| *id)?;
+            self.peers.remove(&oldest);
+        }
+        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
+        peer.seen = now;
+        peer.link = Link::Unchecked;
+        peer.claim = None;
+        peer.next_poll = now;
+        peer.poll_in_flight = false;
+        peer.push_in_flight = false;
+        Some(peer)
+    }
+
+    /// The highest commit that any peer on our chain claims.
+    pub(crate) fn highest_claim(&self) -> Option<CommitIndex> {
+        self.checked().filter_map(|(_, peer)| peer.claim.map(|claim| claim.highest)).max()
+    }
+
+    /// When something may change by time alone.
+    pub(crate) fn wake(&self, now: Timestamp) -> Option<Timestamp> {
+        self.peers.values().filter_map(|peer| peer.wake(now)).min()
+    }
+
+    /// What must always hold: the caps.
+    pub(crate) fn check_invariants(&self, config: &Config) -> Result<(), &'static str> {
+        let mut peers = self.peers.values();
+        match () {
+            () if self.peers.len() > self.max_peers => Err("peers: too many records"),
+            () if peers.clone().any(|peer| peer.in_flight > config.max_requests_per_peer) => {
+                Err("peers: too many requests in flight to one peer")
+            }
+            () if peers.clone().any(|peer| peer.serving > config.max_serving_per_peer) => {
+                Err("peers: too many requests of one peer are served")
+            }
+            () if peers.any(|peer| peer.avoided.len() > MAX_AVOIDED) => Err("peers: too many avoided ranges"),
+            () => Ok(()),
+        }
+    }
+}
