@@ -474,3 +474,111 @@ impl From<DecodeError> for BlockError {
         Self::Decode(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    /// Two ancestors of round 9, nothing else, from the original's vectors (`unequal_two_parents_quorum`).
+    const SIGNED: &str = "00000000000000000a0000000000000040ea747f9501000002\
+        090000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\
+        090000000300000003030303030303030303030303030303030303030303030303030303030303030000000000000000\
+        000000\
+        408a40e0ec26e8306d24386e3f53da9c911395ce598bee8c3a3713067a0170bd4fa040d5b55d171540680f8fa7c69c11\
+        9a093f96e73b2bd5748e1c078c725f4703";
+    const SIGNED_REF: &str = "0a000000000000008059e68d93e6a4785c6b65058eab6a289c3678038ecef6a1a272413c4f55c6d4\
+        0000000000000000";
+    const MESSAGE: &str = "01000033599fdb8792334ed016f6eea6ee9b557190460256e38ac17e5beda49e8b8523";
+
+    fn limits() -> Limits {
+        Limits::default()
+    }
+
+    fn ancestor(author: u32) -> BlockRef {
+        BlockRef {
+            round: Round::new(9),
+            author: AuthorityIndex::new(author),
+            digest: BlockDigest::new([u8::try_from(author).unwrap(); 32]),
+            epoch: Epoch::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_reference_is_round_author_digest_epoch() {
+        let bytes = hex::decode(
+            "0403020105000000abababababababababababababababababababababababababababababababab8877665544332211",
+        );
+        let reference = BlockRef {
+            round: Round::new(0x0102_0304),
+            author: AuthorityIndex::new(5),
+            digest: BlockDigest::new([0xab; 32]),
+            epoch: Epoch::new(0x1122_3344_5566_7788),
+        };
+        assert_eq!(reference.to_bytes()[..], bytes.unwrap());
+        assert_eq!(BlockRef::from_bytes(&reference.to_bytes()), reference);
+    }
+
+    #[test]
+    fn a_signed_block_is_read_and_written_byte_for_byte() {
+        let bytes = hex::decode(SIGNED).unwrap();
+        let view = BlockView::decode(&bytes, &limits()).unwrap();
+        assert_eq!(view.ancestors().collect::<Vec<_>>(), [ancestor(0), ancestor(3)]);
+        let (reference, message) = view.reference_and_message();
+        assert_eq!(hex::encode(reference.to_bytes()), SIGNED_REF);
+        assert_eq!(hex::encode(message), MESSAGE);
+        let block = Block {
+            round: Round::new(10),
+            timestamp_ms: 1_741_600_123_456,
+            ancestors: vec![ancestor(0), ancestor(3)],
+            ..Block::default()
+        };
+        let signature = view.signature().try_into().unwrap();
+        let signed = block.sign(|signed| {
+            assert_eq!(*signed, message);
+            signature
+        });
+        assert_eq!(signed, (reference, Bytes::from(bytes.clone())));
+    }
+
+    #[test]
+    fn a_genesis_block_has_29_bytes() {
+        let (reference, bytes) = Block { author: AuthorityIndex::new(1), ..Block::default() }.unsigned();
+        assert_eq!(hex::encode(&bytes), "0000000000000000000000000100000000000000000000000000000000");
+        let digest = "f5e8af6583fd5b382c33573cd5b2e56472253b2a9b793a58e309ceca407a733f";
+        assert_eq!(hex::encode(reference.digest.as_bytes()), digest);
+    }
+
+    #[test]
+    fn no_proper_prefix_of_a_block_decodes_and_nothing_may_follow_it() {
+        let mut bytes = hex::decode(SIGNED).unwrap();
+        for length in 0..bytes.len() {
+            let refused = BlockView::decode(&bytes[..length], &limits()).unwrap_err();
+            assert_eq!(refused, DecodeError::UnexpectedEnd, "{length}");
+        }
+        bytes.push(0);
+        assert_eq!(BlockView::decode(&bytes, &limits()).unwrap_err(), DecodeError::Trailing { left: 1 });
+    }
+
+    #[test]
+    fn limits_are_applied_to_every_sequence_and_to_the_whole() {
+        let block = Block {
+            ancestors: vec![ancestor(0); 2],
+            transactions: vec![Bytes::new(); 2],
+            votes: vec![CommitRef::GENESIS; 2],
+            ..Block::default()
+        };
+        let (_, bytes) = block.unsigned();
+        let refused = |change: fn(&mut Limits)| {
+            let mut limits = limits();
+            change(&mut limits);
+            BlockView::decode(&bytes, &limits).unwrap_err()
+        };
+        let too_many = |items| DecodeError::TooMany { items, count: 2, max: 1 };
+        assert_eq!(refused(|limits| limits.max_ancestors = 1), too_many(Items::Ancestors));
+        assert_eq!(refused(|limits| limits.max_transactions_per_block = 1), too_many(Items::Transactions));
+        assert_eq!(refused(|limits| limits.max_votes_per_block = 1), too_many(Items::Votes));
+        let too_large = DecodeError::TooLarge { bytes: 199, max: 198 };
+        assert_eq!(refused(|limits| limits.max_block_bytes = 198), too_large);
+    }
+}

@@ -90,3 +90,76 @@ impl Commit {
         (CommitRef { index: self.index, digest: CommitDigest::new(digest::hash(&bytes)) }, bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{AuthorityIndex, BlockDigest, Round};
+    use alloc::vec;
+
+    /// One block, from the original's vectors (`commit_1_1_blocks`).
+    const COMMIT: &str = "01000000000000000000000000000000000000000000000000000000000000000000000041ea747f95010000\
+        010000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\
+        01010000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000\
+        0000000000000000";
+
+    fn decode(bytes: &[u8], limits: &Limits) -> Result<CommitHeader, DecodeError> {
+        CommitHeader::decode(Payload::new(bytes.to_vec().into()), limits)
+    }
+
+    #[test]
+    fn a_commit_is_read_and_written_byte_for_byte() {
+        let bytes = hex::decode(COMMIT).unwrap();
+        let block = BlockRef {
+            round: Round::new(1),
+            author: AuthorityIndex::ZERO,
+            digest: BlockDigest::ZERO,
+            epoch: Epoch::ZERO,
+        };
+        let commit = Commit {
+            index: CommitIndex::new(1),
+            previous: CommitDigest::ZERO,
+            timestamp_ms: 1_741_600_123_457,
+            leader: block,
+            blocks: vec![block],
+            epoch: Epoch::ZERO,
+        };
+        let (reference, encoding) = commit.encode();
+        assert_eq!(encoding, bytes);
+        assert_eq!(
+            hex::encode(reference.to_bytes()),
+            "0100000050bf3babb68255f3e229b393a60a21293b957bc896ec4583e490a49a336b8cda"
+        );
+        assert_eq!(CommitRef::from_bytes(&reference.to_bytes()), reference);
+        let header = decode(&bytes, &Limits::default()).unwrap();
+        assert_eq!((header.reference, header.leader, &*header.blocks), (reference, block, &[block][..]));
+    }
+
+    #[test]
+    fn no_proper_prefix_of_a_commit_decodes_and_nothing_may_follow_it() {
+        let mut bytes = hex::decode(COMMIT).unwrap();
+        for length in 0..bytes.len() {
+            let refused = decode(&bytes[..length], &Limits::default()).unwrap_err();
+            assert_eq!(refused, DecodeError::UnexpectedEnd, "{length}");
+        }
+        bytes.push(0);
+        assert_eq!(decode(&bytes, &Limits::default()).unwrap_err(), DecodeError::Trailing { left: 1 });
+    }
+
+    #[test]
+    fn a_commit_over_its_limit_is_refused_by_count_and_by_size() {
+        let mut bytes = hex::decode(COMMIT).unwrap();
+        let limits = Limits { max_blocks_per_commit: 0, ..Limits::default() };
+        let refused = decode(&bytes, &limits).unwrap_err();
+        assert_eq!(refused, DecodeError::TooLarge { bytes: 149, max: 105 });
+        bytes.truncate(105);
+        let refused = decode(&bytes, &limits).unwrap_err();
+        assert_eq!(refused, DecodeError::TooMany { items: Items::Blocks, count: 1, max: 0 });
+    }
+
+    #[test]
+    fn a_payload_whose_bytes_were_left_out_does_not_decode() {
+        let absent = Payload::absent(149, 7);
+        assert_eq!(CommitHeader::decode(absent, &Limits::default()).unwrap_err(), DecodeError::UnexpectedEnd);
+    }
+}

@@ -48,3 +48,71 @@ fn verify_batch(claims: &[Claim], entropy: [u8; 32]) -> bool {
     }
     verifier.verify(ChaCha20Rng::from_seed(entropy)).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    const ENTROPY: [u8; 32] = [5; 32];
+
+    fn array<const N: usize>(text: &str) -> [u8; N] {
+        hex::decode(text).unwrap().try_into().unwrap()
+    }
+
+    /// From the original's vectors (`unequal_two_parents_quorum`).
+    fn good() -> Claim {
+        Claim::new(
+            &array("fab307a0dab2fc6e9850e71b09df3963ff04eafecbdf25405ac47732a4b134d3"),
+            &array("01000033599fdb8792334ed016f6eea6ee9b557190460256e38ac17e5beda49e8b8523"),
+            &array(
+                "8a40e0ec26e8306d24386e3f53da9c911395ce598bee8c3a3713067a0170bd4f\
+                 a040d5b55d171540680f8fa7c69c119a093f96e73b2bd5748e1c078c725f4703",
+            ),
+        )
+    }
+
+    /// A key and an R of small order, S zero: valid by ZIP 215 over any message, and not by other rules.
+    fn small_order() -> Claim {
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        Claim::new(&signature[..32].try_into().unwrap(), &[9; 35], &signature)
+    }
+
+    /// S zero and R the neutral point, under a key that is not of small order: valid for no message.
+    fn bad() -> Claim {
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        Claim::new(
+            &array("fab307a0dab2fc6e9850e71b09df3963ff04eafecbdf25405ac47732a4b134d3"),
+            &[9; 35],
+            &signature,
+        )
+    }
+
+    #[test]
+    fn single_and_batch_verification_agree() {
+        assert!(good().holds());
+        assert!(small_order().holds());
+        assert!(!bad().holds());
+        assert!(verify_batch(&[good(), small_order()], ENTROPY));
+        assert!(!verify_batch(&[good(), bad(), small_order()], ENTROPY));
+    }
+
+    #[test]
+    fn the_culprits_of_a_failed_batch_are_found() {
+        let claims = vec![good(), bad(), small_order(), bad()];
+        assert_eq!(verify_each(claims, ENTROPY), [true, false, true, false]);
+        assert_eq!(verify_each(vec![good(), good()], ENTROPY), [true, true]);
+        assert_eq!(verify_each(vec![bad()], ENTROPY), [false]);
+        assert!(verify_each(Vec::new(), ENTROPY).is_empty());
+    }
+
+    #[test]
+    fn bytes_that_are_no_point_are_no_key() {
+        assert!(is_key(&array("fab307a0dab2fc6e9850e71b09df3963ff04eafecbdf25405ac47732a4b134d3")));
+        let mut two = [0; 32];
+        two[0] = 2;
+        assert!(!is_key(&two));
+    }
+}

@@ -1,0 +1,7 @@
+//! What the whole-system tests share: the vectors of the original implementation, the table of deliberate differences
+//! from it, mirrors of the formats for an independent decoder, and the bodies of the fuzz targets.
+
+pub mod differences;
+pub mod fuzz;
+pub mod mirror;
+pub mod vectors;
