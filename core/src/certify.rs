@@ -4,8 +4,12 @@
 //! before the quorum stands is the sender's fault; what fails under the quorum is the committee's.
 
 #[cfg(feature = "verify")]
+mod long;
+#[cfg(feature = "verify")]
 mod run;
 
+#[cfg(feature = "verify")]
+pub use long::{CertifiedDigests, CertifiedDigestsError, CommitDigests, NotCertified};
 #[cfg(feature = "verify")]
 pub(crate) use run::run;
 

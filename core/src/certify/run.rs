@@ -206,8 +206,8 @@ fn find_fault(commits: &[CommitHeader], committee: &Committee) -> Option<Certifi
     None
 }
 
-/// `scratch` is reused from commit to commit.
-fn broken_rule(
+/// The first rule that a commit breaks. `scratch` is reused from commit to commit.
+pub(super) fn broken_rule(
     commit: &CommitHeader,
     previous_ms: u64,
     committee: &Committee,
