@@ -12,6 +12,7 @@ use core::ops::Deref;
 pub struct Verified<T>(T);
 
 impl<T> Verified<T> {
+    #[cfg(feature = "verify")]
     pub(crate) const fn new(value: T) -> Self {
         Self(value)
     }

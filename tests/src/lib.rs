@@ -1,7 +1,8 @@
 //! What the whole-system tests share: the vectors of the original implementation, the table of deliberate differences
-//! from it, mirrors of the formats for an independent decoder, and the bodies of the fuzz targets.
+//! from it, a small committee that signs, mirrors of the formats for an independent decoder, and the bodies of the fuzz targets.
 
 pub mod differences;
+pub mod fixture;
 pub mod fuzz;
 pub mod mirror;
 pub mod vectors;
