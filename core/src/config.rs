@@ -172,10 +172,10 @@ impl Config {
         self.max_fetch_response_bytes.max(largest.saturating_add(KIB))
     }
 
-    /// Bytes of the budget that only the lowest unfinished commit may use, so that it can always go on: an answer in
-    /// flight, and the largest block.
+    /// Bytes of the budget that only the lowest unfinished commit may use, so that it can always go on: the answer that
+    /// it came in, with what was decoded of it; an answer in flight; and the largest block.
     pub fn frontier_bytes(&self) -> u64 {
-        self.answer_bytes().saturating_add(self.limits.max_block_bytes)
+        self.answer_bytes().saturating_mul(3).saturating_add(self.limits.max_block_bytes)
     }
 
     /// Whether every field can work, alone and together.
@@ -254,7 +254,7 @@ impl Config {
         check(
             self.max_buffered_bytes >= self.frontier_bytes().saturating_mul(2),
             "max_buffered_bytes",
-            "at least twice what the frontier needs (one answer and the largest block)",
+            "at least twice what the frontier needs (three answers and the largest block)",
         )?;
         check(
             self.pinned_commits.len() <= 10_000 && self.pinned_commits.is_sorted_by(|a, b| a.index < b.index),

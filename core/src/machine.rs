@@ -244,7 +244,9 @@ impl SyncMachine {
     fn offence(&mut self, peer: PeerId, offence: Offence) {
         self.counters.offences = self.counters.offences.saturating_add(1);
         let (now, config) = (self.now, &self.config);
-        let Some(ban) = self.peers.get_mut(&peer).map(|known| known.offended(now, config)) else { return };
+        // What comes to light of a peer while it is banned is of the time before: one ban is for all of that.
+        let known = self.peers.get_mut(&peer).filter(|known| known.banned_until() <= now);
+        let Some(ban) = known.map(|known| known.offended(now, config)) else { return };
         self.abandon_requests_to(peer, true);
         self.push(Command::Disconnect { peer, offence, ban });
     }
