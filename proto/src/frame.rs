@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_split_of_the_stream_changes_what_is_read() {
+    fn every_split_of_the_stream_reads_the_same() {
         let messages = vec![b"a".to_vec(), Vec::new(), vec![7; 300], b"last".to_vec()];
         let bytes = stream(&messages);
         for first in 0..=bytes.len() {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_cut_within_a_message_counts_as_ended() {
+    fn a_stream_cut_within_a_message_is_truncated() {
         let messages = vec![b"one".to_vec(), vec![1; 200]];
         let bytes = stream(&messages);
         let whole = [0, 4, bytes.len()];
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_within_a_chunk_is_copied() {
+    fn a_message_within_a_chunk_is_a_slice_of_it() {
         let chunk = Bytes::from(stream(&[b"hello".to_vec(), b"world".to_vec()]));
         let range = chunk.as_ptr_range();
         let mut decoder = FrameDecoder::new();
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_believed_before_its_bytes_arrive() {
+    fn a_length_alone_allocates_nothing() {
         let mut decoder = FrameDecoder::new();
         let mut prefix = Vec::new();
         put_varint(&mut prefix, 1 << 30);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_of_a_message_is_larger_than_the_message() {
+    fn the_buffer_of_a_message_is_never_larger_than_the_message() {
         let message = vec![3; BUFFER_BYTES_FIRST + 1_000];
         let bytes = stream(std::slice::from_ref(&message));
         let mut decoder = FrameDecoder::new();
@@ -276,14 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_over_its_limit_is_begun() {
+    fn a_message_over_its_limit_is_refused() {
         let mut decoder = FrameDecoder::new();
         decoder.push(Bytes::from_static(&[0x81, 0x01]));
         assert_eq!(decoder.message(128), Err(FrameError::Oversize { len: 129, limit: 128 }));
     }
 
     #[test]
-    fn a_length_in_another_than_its_shortest_form_is_read() {
+    fn a_length_in_another_than_its_shortest_form_is_refused() {
         for bytes in [&[0x80, 0x00][..], &[0x81, 0x80, 0x00], &[0xff; 5], &[0x80, 0x80, 0x80, 0x80, 0x10]] {
             let mut decoder = FrameDecoder::new();
             decoder.push(Bytes::copy_from_slice(bytes));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn an_undrained_chunk_is_lost() {
+    fn an_undrained_chunk_is_kept() {
         let bytes = stream(&[b"ab".to_vec(), b"cd".to_vec()]);
         let mut decoder = FrameDecoder::new();
         decoder.push(Bytes::copy_from_slice(&bytes[..4]));
@@ -303,7 +303,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_varint_does_not_survive_its_encoding(value: u32) {
+        fn a_varint_is_read_as_it_was_written(value: u32) {
             let mut bytes = Vec::new();
             put_varint(&mut bytes, value);
             prop_assert_eq!(bytes.len(), varint_len(value.into()));
@@ -314,7 +314,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_at_random_break_the_decoder(bytes: Vec<u8>, size in 1usize..20) {
+        fn bytes_at_random_give_no_message_over_the_limit(bytes: Vec<u8>, size in 1usize..20) {
             let mut decoder = FrameDecoder::new();
             for chunk in bytes.chunks(size) {
                 decoder.push(Bytes::copy_from_slice(chunk));

@@ -54,7 +54,7 @@ fn rewrite(records: &[ChainRecord]) -> Vec<u8> {
 }
 
 #[test]
-fn a_file_changes_when_it_is_read_and_written() {
+fn a_file_read_and_written_has_the_same_bytes() {
     let file = small_file();
     let records = read_all(&file[..], Limits::default()).expect("good");
     assert_eq!(rewrite(&records), file);
@@ -66,7 +66,7 @@ fn a_file_changes_when_it_is_read_and_written() {
 }
 
 #[test]
-fn passing_over_blocks_reads_other_records() {
+fn passing_over_blocks_reads_the_same_commits() {
     let file = small_file();
     let whole = read_all(&file[..], Limits::default()).expect("good");
     let skimmed = skim_all(&file[..]).expect("good");
@@ -80,7 +80,7 @@ fn passing_over_blocks_reads_other_records() {
 }
 
 #[test]
-fn the_layout_differs_from_the_formats_page() {
+fn the_layout_is_that_of_the_formats() {
     let mut writer = ChainWriter::new(Vec::new(), b"gg", 1).expect("a header");
     writer.write(b"c", &[b"b1", b"b2"], &[b"v"]).expect("a record");
     let expected =
@@ -89,7 +89,7 @@ fn the_layout_differs_from_the_formats_page() {
 }
 
 #[test]
-fn a_genesis_file_has_commits() {
+fn a_genesis_file_is_a_chain_file_of_no_commits() {
     let file = ChainWriter::new(Vec::new(), GENESIS, 0).and_then(ChainWriter::finish).expect("whole");
     let mut reader = ChainReader::open(&file[..], Limits::default()).expect("good");
     assert_eq!((&reader.genesis()[..], reader.commits()), (GENESIS, 0));
@@ -98,7 +98,7 @@ fn a_genesis_file_has_commits() {
 }
 
 #[test]
-fn a_cut_file_is_read_to_the_end() {
+fn a_file_cut_anywhere_is_truncated() {
     let file = small_file();
     for cut in 0..file.len() {
         for result in [read_all(&file[..cut], Limits::default()), skim_all(&file[..cut])] {
@@ -110,7 +110,7 @@ fn a_cut_file_is_read_to_the_end() {
 }
 
 #[test]
-fn bytes_after_the_last_commit_are_passed_over() {
+fn bytes_after_the_last_commit_are_refused() {
     let mut file = small_file();
     let len = file.len() as u64;
     file.push(0);
@@ -122,7 +122,7 @@ fn bytes_after_the_last_commit_are_passed_over() {
 }
 
 #[test]
-fn another_version_is_read_as_this_one() {
+fn another_version_is_refused_by_its_name() {
     let error =
         read_all(&b"SOMACHN2...................."[..], Limits::default()).expect_err("another version");
     assert!(matches!(error.reason, ChainFileReason::Version { version: b'2' }));
@@ -142,7 +142,7 @@ fn after_header(numbers: &[u32]) -> Vec<u8> {
 }
 
 #[test]
-fn a_length_over_its_limit_is_allocated() {
+fn a_length_or_count_over_its_limit_is_refused_where_it_stands() {
     let limits =
         Limits { max_ancestors: 2, max_block_bytes: 1024, max_blocks_per_commit: 1, ..Limits::default() };
     let max_genesis = 2 * 4096;
@@ -171,7 +171,7 @@ fn a_length_over_its_limit_is_allocated() {
 }
 
 #[test]
-fn an_item_longer_than_the_first_buffer_is_cut() {
+fn an_item_longer_than_the_first_buffer_is_whole() {
     let block = vec![7; 3_000_001];
     let mut writer = ChainWriter::new(Vec::new(), GENESIS, 1).expect("a header");
     writer.write(b"c", &[&block], &[&[0; 0]]).expect("a record");
@@ -190,7 +190,7 @@ impl Read for Failing<'_> {
 }
 
 #[test]
-fn a_failing_disk_looks_like_a_short_file() {
+fn a_failing_disk_is_no_short_file() {
     let file = small_file();
     for cut in 0..=file.len() {
         let error = read_all(Failing(&file[..cut]), Limits::default()).expect_err("broken");
@@ -199,7 +199,7 @@ fn a_failing_disk_looks_like_a_short_file() {
 }
 
 #[test]
-fn a_file_has_another_number_of_commits_than_its_header_says() {
+fn a_file_has_as_many_commits_as_its_header_says() {
     let none: [&[u8]; 0] = [];
     let mut writer = ChainWriter::new(Vec::new(), GENESIS, 1).expect("a header");
     writer.write(b"one", &none, &none).expect("a record");

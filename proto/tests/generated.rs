@@ -4,7 +4,7 @@ use std::{env, fs, path::Path};
 
 /// Run with `SOMA_SYNC_REGENERATE=1` to write `src/generated.rs` anew after a change to `proto/soma_sync.proto`.
 #[test]
-fn checked_in_messages_differ_from_what_the_definition_generates() {
+fn checked_in_messages_are_what_the_definition_generates() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = tempfile::tempdir().expect("a temporary directory");
     let descriptors =

@@ -127,14 +127,14 @@ fn with_buffer_bytes(part: ResponsePart, len: usize) -> ResponsePart {
 
 proptest! {
     #[test]
-    fn a_request_changes_on_its_way(request in request()) {
+    fn a_request_arrives_as_it_was_sent(request in request()) {
         let (method, message) = read_request(encode_request(&request));
         prop_assert_eq!(method, Method::of(&request));
         prop_assert_eq!(decode_request(method, message, &REQUEST_LIMITS), Ok(request));
     }
 
     #[test]
-    fn a_part_changes_on_its_way((method, part) in part()) {
+    fn a_part_arrives_as_it_was_sent_without_a_copy((method, part) in part()) {
         let message = read_part(encode_response(&part));
         let range = message.as_ptr_range();
         let decoded = decode_response(method, message.clone(), &RESPONSE_LIMITS).expect("good");
@@ -146,7 +146,7 @@ proptest! {
     }
 
     #[test]
-    fn a_part_being_filled_counts_other_bytes_than_the_client(
+    fn server_and_client_count_the_same_bytes(
         commits in payloads(), certifiers in payloads(), blocks in payloads(), missing: Vec<u32>,
     ) {
         let mut part = CommitsPart::default();
@@ -168,7 +168,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_at_random_break_a_decoder(bytes: Vec<u8>) {
+    fn bytes_at_random_do_not_break_a_decoder(bytes: Vec<u8>) {
         for method in Method::ALL {
             let _ = decode_request(method, bytes.clone().into(), &REQUEST_LIMITS);
             let _ = decode_response(method, bytes.clone().into(), &RESPONSE_LIMITS);
@@ -176,7 +176,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_of_a_message_breaks_a_decoder((method, part) in part(), at: usize, byte: u8) {
+    fn a_changed_byte_of_a_message_does_not_break_a_decoder((method, part) in part(), at: usize, byte: u8) {
         let mut message = read_part(encode_response(&part)).to_vec();
         if !message.is_empty() {
             let at = at % message.len();
@@ -187,7 +187,7 @@ proptest! {
 }
 
 #[test]
-fn more_references_than_allowed_are_decoded() {
+fn more_references_than_allowed_are_refused() {
     let message = [&[0x0a, 48][..], &[0; 48]].concat().repeat(21);
     let decode = |message: Vec<u8>| decode_request(Method::FetchBlocks, message.into(), &REQUEST_LIMITS);
     assert_eq!(decode(message.clone()), Err(RefuseReason::TooMany));
@@ -195,7 +195,7 @@ fn more_references_than_allowed_are_decoded() {
 }
 
 #[test]
-fn a_reference_of_another_length_is_decoded() {
+fn a_reference_of_another_length_is_refused() {
     for len in [0u8, 47, 49] {
         let message = [&[0x0a, len][..], &vec![0; len.into()]].concat();
         let decoded = decode_request(Method::FetchBlocks, message.into(), &REQUEST_LIMITS);
@@ -204,7 +204,7 @@ fn a_reference_of_another_length_is_decoded() {
 }
 
 #[test]
-fn a_flood_of_empty_items_is_decoded() {
+fn a_flood_of_empty_items_in_an_answer_is_refused() {
     for (method, tag, field) in [
         (Method::FetchCommits, &[0x0a][..], 1),
         (Method::FetchCommits, &[0x12], 2),
@@ -221,7 +221,7 @@ fn a_flood_of_empty_items_is_decoded() {
 }
 
 #[test]
-fn an_index_of_more_than_32_bits_is_cut_to_size() {
+fn an_index_of_more_than_32_bits_is_refused() {
     let message = Bytes::from_static(&[0x08, 0x80, 0x80, 0x80, 0x80, 0x10]);
     let refused = Err(MessageError::OutOfBounds { field: 1, value: 1 << 32 });
     assert_eq!(
@@ -232,7 +232,7 @@ fn an_index_of_more_than_32_bits_is_cut_to_size() {
 }
 
 #[test]
-fn a_digest_of_another_length_is_decoded() {
+fn a_digest_of_another_length_is_refused() {
     for (tag, field, len) in [(0x0a, 1, 35), (0x0a, 1, 0), (0x12, 2, 33), (0x12, 2, 0)] {
         let message = [&[tag, len][..], &vec![0; len.into()]].concat();
         let refused = Err(MessageError::OutOfBounds { field, value: len.into() });
@@ -241,14 +241,14 @@ fn a_digest_of_another_length_is_decoded() {
 }
 
 #[test]
-fn a_field_that_a_later_version_adds_is_refused() {
+fn a_field_that_a_later_version_adds_is_passed_over() {
     let message = Bytes::from_static(&[0x08, 7, 0xba, 0x06, 3, 1, 2, 3]);
     let expected = Ok(Request::Push { index: CommitIndex::new(7) });
     assert_eq!(decode_request(Method::PushCommit, message, &REQUEST_LIMITS), expected);
 }
 
 #[test]
-fn requests_changed_on_the_wire() {
+fn requests_have_these_bytes_on_the_wire() {
     let refs = vec![BlockRef {
         round: Round::new(1),
         author: AuthorityIndex::new(2),
@@ -283,7 +283,7 @@ fn requests_changed_on_the_wire() {
 }
 
 #[test]
-fn a_refusal_arrives_as_another() {
+fn a_refusal_arrives_as_it_was_sent() {
     let reasons = [
         RefuseReason::Busy,
         RefuseReason::InvalidRange,
@@ -307,7 +307,7 @@ fn a_refusal_arrives_as_another() {
 }
 
 #[test]
-fn a_method_has_the_number_of_another() {
+fn every_method_has_a_number_of_its_own() {
     for method in Method::ALL {
         assert_eq!(Method::from_number(method.number()), Some(method));
     }
@@ -315,7 +315,7 @@ fn a_method_has_the_number_of_another() {
 }
 
 #[test]
-fn the_largest_request_of_our_own_is_over_its_limit() {
+fn the_largest_request_of_our_own_is_within_its_limit() {
     let config = Config::default();
     let limits = RequestLimits::new(&config);
     let reference = BlockRef {
@@ -334,7 +334,7 @@ fn the_largest_request_of_our_own_is_over_its_limit() {
 }
 
 #[test]
-fn an_answer_may_hold_what_its_request_did_not_ask_for() {
+fn an_answer_with_blocks_that_were_not_asked_for_is_refused() {
     let config = Config::default();
     let fetch = FetchCommits {
         start: CommitIndex::new(1),
