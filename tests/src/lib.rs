@@ -4,5 +4,6 @@
 pub mod differences;
 pub mod fixture;
 pub mod fuzz;
+pub mod fuzz_message;
 pub mod mirror;
 pub mod vectors;
