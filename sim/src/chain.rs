@@ -20,10 +20,12 @@
 mod authorities;
 mod draw;
 mod epoch;
+mod file;
 mod maker;
 mod pace;
 mod spec;
 
+pub use file::write_chain_file;
 pub use maker::{ChainMaker, MadeCommit};
 pub use spec::{
     ChainSpec, MAX_BLOCKS_PER_COMMIT, MAX_COMMIT_PAYLOAD_BYTES, MAX_COMMITTEE, MAX_PAYLOAD_BYTES, SpecError,

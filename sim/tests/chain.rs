@@ -5,8 +5,9 @@ use soma_sync_core::{
     job::{BlockOutcome, CertifyJob, CertifyVerdict, CheckJob, EpochEnd, Job, Verdict},
     types::{CommitIndex, CommitRef, Epoch, Round},
 };
-use soma_sync_sim::chain::{ChainMaker, ChainSpec, MadeCommit, SpecError};
-use std::{collections::BTreeSet, sync::Arc};
+use soma_sync_proto::chain_check::{ChainChecker, CheckOptions};
+use soma_sync_sim::chain::{ChainMaker, ChainSpec, MadeCommit, SpecError, write_chain_file};
+use std::{collections::BTreeSet, error::Error, sync::Arc};
 
 const SMALL: ChainSpec =
     ChainSpec { commits: 30, blocks_per_commit: 10, payload_bytes: 64, committee: 4, epochs: 3, seed: 1 };
@@ -235,4 +236,41 @@ fn a_chain_goes_on_after_its_spec_as_if_it_had_not_ended() {
 fn a_spec_out_of_bounds_makes_no_maker() {
     let refused = ChainMaker::new(ChainSpec { committee: 0, ..SMALL });
     assert!(matches!(refused, Err(SpecError::Committee(0))));
+}
+
+#[test]
+fn a_written_chain_file_passes_the_check_of_chain_files() {
+    let spec = ChainSpec { commits: 7, epochs: 2, ..SMALL };
+    let mut seen = 0;
+    let file = write_chain_file::<_, Box<dyn Error>>(spec, Vec::new(), |_| {
+        seen += 1;
+        Ok(())
+    });
+    let file = file.expect("memory can be written to");
+    let mut checker =
+        ChainChecker::open(|| Ok(file.as_slice()), CheckOptions::default(), || [3; 32]).unwrap();
+    let mut read = Vec::new();
+    while let Some(record) = checker.next_record().expect("it is good") {
+        read.push(record);
+    }
+    let made = make(spec);
+    assert_eq!((seen, read.len()), (7, 7));
+    for (record, made) in read.iter().zip(&made) {
+        assert_eq!(*record.commit, made.header);
+        let certified = made.next_committee.is_some() || made.header.reference.index == CommitIndex::new(7);
+        assert_eq!(record.certifiers.is_empty(), !certified);
+    }
+}
+
+#[test]
+fn writing_a_chain_file_ends_with_the_first_error() {
+    let mut seen = 0;
+    let stopped = write_chain_file::<_, Box<dyn Error>>(SMALL, Vec::new(), |_| {
+        seen += 1;
+        if seen < 3 { Ok(()) } else { Err("enough".into()) }
+    });
+    assert_eq!(stopped.unwrap_err().to_string(), "enough");
+    assert_eq!(seen, 3);
+    let bad = write_chain_file::<_, Box<dyn Error>>(ChainSpec { epochs: 0, ..SMALL }, Vec::new(), |_| Ok(()));
+    assert!(bad.unwrap_err().is::<SpecError>());
 }
