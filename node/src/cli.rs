@@ -1,0 +1,37 @@
+//! What can be typed.
+
+use crate::chain::ChainCommand;
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use std::fmt::Display;
+
+/// Peer-to-peer state synchronization of the Soma blockchain.
+#[derive(Debug, Parser)]
+#[command(name = "soma-sync", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make, import, export and verify chain files.
+    #[command(subcommand)]
+    Chain(ChainCommand),
+}
+
+/// Ends the program as wrong usage: for arguments that only together cannot be.
+pub(crate) fn wrong_usage(reason: impl Display) -> ! {
+    Cli::command().error(ErrorKind::ValueValidation, reason).exit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_declared_without_contradictions() {
+        Cli::command().debug_assert();
+    }
+}
