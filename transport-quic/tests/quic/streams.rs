@@ -190,12 +190,16 @@ async fn a_reason_of_any_length_can_be_given() {
 
 #[tokio::test]
 async fn a_connection_that_nobody_uses_is_closed() {
-    let Pair { dialled, accepted, client: _client, server: _server } = Pair::new(QuicConfig::default()).await;
+    let Pair { dialled, accepted, client, server } = Pair::new(QuicConfig::default()).await;
     let also = dialled.clone();
     drop(dialled);
     ping(&also, &accepted).await;
     drop(also);
     accepted.closed().await;
+
+    let (dialled, accepted) = connect(&client, &server).await;
+    drop(accepted);
+    dialled.closed().await;
 }
 
 #[tokio::test]

@@ -49,7 +49,10 @@ async fn only_those_on_the_list_are_let_in() {
     let stranger = dialling(1);
     match stranger.dial(server.local_id(), server.local_addr()).await {
         Ok(connection) => {
-            connection.closed().await;
+            tokio::select! {
+                () = connection.closed() => {}
+                _ = server.accept() => panic!("a stranger was let in"),
+            }
             let error = connection.open().await.expect_err("it is closed");
             assert!(matches!(error, TransportError::Closed(_)), "{error}");
         }
@@ -68,7 +71,10 @@ async fn only_those_on_the_list_are_let_in() {
 /// Has `config` refused with `alert` by a server that goes on serving others.
 async fn is_refused(name: &str, config: rustls::ClientConfig, alert: u64) {
     let server = listening(2, QuicConfig::default());
-    let error = hostile::refused(config, server.local_addr()).await;
+    let error = tokio::select! {
+        error = hostile::refused(config, server.local_addr()) => error,
+        _ = server.accept() => panic!("{name}: it was let in"),
+    };
     assert_eq!(hostile::alert(&error), Some(alert), "{name}: {error}");
     let (_dialled, accepted) = connect(&dialling(4), &server).await;
     assert_eq!(accepted.peer(), identity(4).peer_id(), "{name}: it was let in");
