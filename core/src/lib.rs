@@ -1,4 +1,99 @@
-//! The Soma blockchain's state synchronization as a pure state machine.
+//! The state synchronization of the Soma blockchain as a pure state machine.
+//!
+//! A node that is behind learns how far its peers are, fetches the commits that it lacks with the votes that certify
+//! them, fetches the blocks that those commits name, verifies everything, stores it, hands it on in order and tells its
+//! peers. All of the protocol is in this crate; no clock, socket, disk, thread or randomness is.
+//!
+//! ```text
+//!                  events                                  commands
+//!   network  ─────────────────┐                     ┌──────────────▶ network   (send, cancel, respond, disconnect)
+//!   storage  ─────────────────┤   ┌─────────────┐   ├──────────────▶ storage   (store a batch, serve from it)
+//!   verifier ─────────────────┼──▶│ SyncMachine │───┼──────────────▶ verifier  (certify commits, check blocks)
+//!   consensus ────────────────┤   └─────────────┘   ├──────────────▶ consumers (broadcast)
+//!   clock (tick) ─────────────┘                     └──────────────▶ operator  (notices)
+//! ```
+//!
+//! # The contract
+//!
+//! Whoever drives a [`SyncMachine`] keeps to five rules:
+//!
+//! 1. Time never goes back, and [`Event::Tick`] is sent when [`SyncMachine::poll_timeout`] is due.
+//! 2. After each event, [`SyncMachine::poll_command`] is called until it says `None`, and no command is dropped.
+//! 3. Batches are stored in the order in which they were given, each atomically.
+//! 4. Each [`Command::Verify`] and each [`Command::Serve`] is completed exactly once, whatever happens.
+//! 5. Each [`Command::SendRequest`] is finished at most once, its parts in order before that.
+//!
+//! In return the machine never panics, keeps every buffer within its configured bound, and gives the same commands for
+//! the same configuration, start, seed and events, on every platform.
+//!
+//! # A loop that runs
+//!
+//! ```
+//! use soma_sync_core::{
+//!     Command, Config, Event, SyncMachine, Timestamp,
+//!     command::Notice,
+//!     committee::{Authority, AuthorityName, Committee, NetworkMetadata, ValidatorSet},
+//!     config::Limits,
+//!     request::{Request, ResponsePart},
+//!     start::Start,
+//!     types::{CommitIndex, Epoch, PeerId, Stake},
+//! };
+//! use std::{collections::VecDeque, sync::Arc};
+//!
+//! # let point = { let mut key = [0x66; 32]; key[0] = 0x58; key };
+//! # let authority = Authority {
+//! #     name: AuthorityName::new([1; 96]),
+//! #     stake: Stake::new(10_000),
+//! #     metadata: NetworkMetadata {
+//! #         consensus_address: "/ip4/127.0.0.1/udp/1".into(),
+//! #         network_address: "/ip4/127.0.0.1/udp/2".into(),
+//! #         primary_address: "/ip4/127.0.0.1/udp/3".into(),
+//! #         protocol_key: point,
+//! #         network_key: point,
+//! #         authority_key: [1; 96],
+//! #         hostname: "localhost".into(),
+//! #     },
+//! # };
+//! # let validators = ValidatorSet { authorities: vec![authority] };
+//! let committee = Arc::new(Committee::new(Epoch::ZERO, validators, &Limits::default())?);
+//! let chain_id = committee.chain_id();
+//! let start = Start::genesis(chain_id, committee);
+//! let mut machine = SyncMachine::new(Config::default(), start, Timestamp::ZERO, [7; 32])?;
+//!
+//! // Events would come from sockets, workers and storage. Here a peer connects that has no commits either.
+//! let mut events = VecDeque::from([Event::PeerConnected { peer: PeerId::new([1; 32]) }]);
+//! let mut synced = false;
+//! while let Some(event) = events.pop_front() {
+//!     machine.handle(Timestamp::from_micros(1), event);
+//!     while let Some(command) = machine.poll_command() {
+//!         match command {
+//!             Command::SendRequest { id, request, .. } => {
+//!                 let part = match request {
+//!                     Request::CommitInfo(_) => {
+//!                         ResponsePart::CommitInfo { commit: None, chain_id: Some(chain_id) }
+//!                     }
+//!                     Request::Availability { .. } => {
+//!                         ResponsePart::Availability { highest: CommitIndex::ZERO, lowest: CommitIndex::ZERO }
+//!                     }
+//!                     _ => unreachable!("there is nothing to fetch"),
+//!                 };
+//!                 events.push_back(Event::ResponsePart { id, part });
+//!                 events.push_back(Event::RequestFinished { id, result: Ok(()) });
+//!             }
+//!             Command::Notify(Notice::Synced { .. }) => synced = true,
+//!             other => unreachable!("{other:?}"),
+//!         }
+//!     }
+//! }
+//! assert!(synced);
+//! assert!(machine.poll_timeout().is_some(), "it will ask the peer again");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Features
+//!
+//! `verify` (default) builds the verification jobs, [`job::Job::run`], which need the standard library. Without it the
+//! crate needs only an allocator: the machine hands jobs out as data, and verdicts may be made elsewhere.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -122,7 +122,7 @@ impl SyncMachine {
             window: Window::default(),
             later_epoch_from: None,
             ledger,
-            peers: PeerBook::new(config.max_peers),
+            peers: PeerBook::new(&config),
             requests: BTreeMap::new(),
             jobs: Jobs::default(),
             observing: Observing::default(),

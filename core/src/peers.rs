@@ -27,6 +27,7 @@ const MAX_AVOIDED: usize = 64;
 pub(crate) struct PeerBook {
     peers: BTreeMap<PeerId, Peer>,
     max_peers: usize,
+    first_limit: u32,
 }
 
 /// One peer.
@@ -83,13 +84,13 @@ pub(crate) struct Claim {
 }
 
 impl Peer {
-    fn new(now: Timestamp) -> Self {
+    fn new(now: Timestamp, limit: u32) -> Self {
         Self {
             seen: now,
             link: Link::Down,
             claim: None,
             in_flight: 0,
-            limit: FIRST_LIMIT,
+            limit,
             latency_us: None,
             failures: 0,
             backoff_until: Timestamp::ZERO,
@@ -209,8 +210,9 @@ impl Peer {
 }
 
 impl PeerBook {
-    pub(crate) fn new(max_peers: u32) -> Self {
-        Self { peers: BTreeMap::new(), max_peers: usize::try_from(max_peers).unwrap_or(usize::MAX) }
+    pub(crate) fn new(config: &Config) -> Self {
+        let max_peers = usize::try_from(config.max_peers).unwrap_or(usize::MAX);
+        Self { peers: BTreeMap::new(), max_peers, first_limit: FIRST_LIMIT.min(config.max_requests_per_peer) }
     }
 
     pub(crate) fn get(&self, peer: &PeerId) -> Option<&Peer> {
@@ -238,7 +240,7 @@ impl PeerBook {
                 down.min_by_key(|(_, peer)| (peer.banned_until > now, peer.seen)).map(|(id, _)| *id)?;
             self.peers.remove(&oldest);
         }
-        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
+        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now, self.first_limit));
         peer.seen = now;
         peer.link = Link::Unchecked;
         peer.claim = None;

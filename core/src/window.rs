@@ -210,6 +210,11 @@ impl Window {
         })
     }
 
+    /// Where one block of a certified commit is.
+    pub(crate) fn slot(&self, index: CommitIndex, slot: usize) -> Option<&Slot> {
+        self.body(index)?.slots.get(slot)
+    }
+
     fn certified_mut(&mut self, index: CommitIndex) -> Option<(&mut Certified, usize)> {
         match self.spans.range_mut(..=index).next_back()? {
             (start, Span::Certified(certified)) => {
@@ -232,7 +237,7 @@ impl Window {
 
     /// Makes one block of a certified commit missing again, if it still is where `from` says.
     pub(crate) fn forget_slot(&mut self, index: CommitIndex, slot: usize, from: &Slot) {
-        if self.body(index).and_then(|body| body.slots.get(slot)) == Some(from) {
+        if self.slot(index, slot) == Some(from) {
             self.set_slot(index, slot, Slot::Missing);
         }
     }

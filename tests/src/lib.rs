@@ -4,6 +4,7 @@
 pub mod differences;
 pub mod fixture;
 pub mod fuzz;
+pub mod fuzz_machine;
 pub mod fuzz_message;
 pub mod mirror;
 pub mod vectors;

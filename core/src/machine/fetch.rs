@@ -306,6 +306,9 @@ impl SyncMachine {
         let matched = asked.take(blocks, missing)?;
         in_flight.reserved = in_flight.reserved.saturating_sub(bytes);
         let committee = self.committees.get(&asked.epoch).cloned();
+        // What came from elsewhere meanwhile, or is given up, needs no check.
+        let matched =
+            matched.retain(|index, slot| self.window.slot(index, slot) == Some(&Slot::Requested(id)));
         for (index, slot) in &matched.lacking {
             self.window.forget_slot(*index, *slot, &Slot::Requested(id));
             if let Some(known) = self.peers.get_mut(&peer) {
@@ -548,6 +551,22 @@ struct Matched {
     slots: Vec<(CommitIndex, usize)>,
     blocks: Vec<Payload>,
     lacking: Vec<(CommitIndex, usize)>,
+}
+
+impl Matched {
+    /// Without the blocks of which `wanted` is not true.
+    fn retain(self, wanted: impl Fn(CommitIndex, usize) -> bool) -> Self {
+        let Self { refs, slots, blocks, lacking } = self;
+        let mut kept = Self { refs: Vec::new(), slots: Vec::new(), blocks: Vec::new(), lacking };
+        for ((reference, (index, slot)), block) in refs.into_iter().zip(slots).zip(blocks) {
+            if wanted(index, slot) {
+                kept.refs.push(reference);
+                kept.slots.push((index, slot));
+                kept.blocks.push(block);
+            }
+        }
+        kept
+    }
 }
 
 impl BlocksAsked {

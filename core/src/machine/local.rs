@@ -130,7 +130,8 @@ impl SyncMachine {
         let index = commit.reference.index;
         let tip = self.tip.reference;
         let below = self.window.complete_through(tip.index);
-        if index < tip.index || below.next().is_none_or(|next| index > next) {
+        let follows = below.next().is_some_and(|next| index <= next);
+        if index < tip.index || !follows || index > tip.index.saturating_add(self.config.look_ahead_commits) {
             return;
         }
         if let Err(halt) = self.check_observed(&commit) {

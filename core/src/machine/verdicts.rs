@@ -104,11 +104,11 @@ impl SyncMachine {
         };
         match (record, verdict) {
             (JobRecord::Certify(record), Verdict::Certify(verdict)) => {
-                self.certify_verdict(id, record, verdict)
+                self.certify_verdict(id, record, verdict);
             }
             (JobRecord::Check(record), Verdict::Check(outcomes)) => self.check_verdict(id, record, outcomes),
             (JobRecord::Observe { buffer }, Verdict::Observe(verdict)) => {
-                self.observe_verdict(buffer, verdict)
+                self.observe_verdict(buffer, verdict);
             }
             (JobRecord::Votes { buffer }, Verdict::Votes(blocks)) => self.votes_verdict(buffer, blocks),
             // The worker died, or its verdict is about another kind of job: a local fault. The work is done again.
@@ -307,8 +307,7 @@ impl SyncMachine {
         let mut fault = None;
         let mut outcomes = outcomes.into_iter();
         for (index, slot) in slots {
-            let is_ours =
-                self.window.body(index).and_then(|body| body.slots().get(slot)) == Some(&Slot::Checking(id));
+            let is_ours = self.window.slot(index, slot) == Some(&Slot::Checking(id));
             match outcomes.next() {
                 Some(BlockOutcome::Good(block)) if is_ours => {
                     useful = useful.saturating_add(u64::try_from(block.payload.len()).unwrap_or(u64::MAX));

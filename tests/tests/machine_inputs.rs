@@ -1,0 +1,30 @@
+//! The machine, driven by random sequences of events, without any runtime.
+
+use soma_sync_tests::fuzz_machine::{Outcome, machine_inputs, machine_seed};
+
+#[test]
+fn no_sequence_of_events_breaks_an_invariant() {
+    let outcomes: Vec<Outcome> =
+        (0..5_000).filter_map(|seed| machine_inputs(&machine_seed(seed, 3_000))).collect();
+    let events: usize = outcomes.iter().map(|outcome| outcome.events).sum();
+    let commands = outcomes.iter().map(|outcome| outcome.most_commands).max().unwrap_or(0);
+    let count = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
+    println!("{} sequences, {events} events, at most {commands} commands for one", outcomes.len());
+    assert!(commands <= 200, "{commands} commands for one event");
+
+    // What the sequences must come upon, or they test little.
+    let reached = [
+        ("an epoch's end was passed", count(|outcome| outcome.status.counters.stored_commits > 13)),
+        ("a commit became certifiable", count(|outcome| outcome.status.certifiable.index.get() > 0)),
+        ("the machine halted", count(|outcome| outcome.status.halted.is_some())),
+        ("the machine stalled", count(|outcome| outcome.status.stall.is_some())),
+        ("a peer offended", count(|outcome| outcome.status.counters.offences > 0)),
+        ("a request timed out", count(|outcome| outcome.status.counters.timeouts > 0)),
+        ("a worker died", count(|outcome| outcome.status.counters.worker_failures > 0)),
+        ("commits were given up to make room", count(|outcome| outcome.status.counters.evicted > 0)),
+    ];
+    for (what, how_often) in reached {
+        println!("{what} in {how_often} sequences");
+        assert!(how_often > 0, "never: {what}");
+    }
+}
