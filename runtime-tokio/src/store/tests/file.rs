@@ -1,0 +1,130 @@
+//! The durable store's file: found, made, refused.
+
+use super::*;
+use crate::store::redb::{FILE_NAME, NEW_FILE_NAME, RedbOptions};
+use std::{fs, path::Path};
+
+fn directory() -> TempDir {
+    TempDir::new().expect("a directory")
+}
+
+#[test]
+fn a_store_is_made_without_a_genesis() {
+    let directory = directory();
+    let result = RedbStore::open(directory.path(), None);
+    assert!(matches!(&result, Err(StoreError::Missing { path }) if path.ends_with(FILE_NAME)), "{result:?}");
+    assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 0);
+}
+
+#[test]
+fn a_store_is_not_made_in_a_directory_that_is_not_there_yet() {
+    let (directory, chain) = (directory(), Chain::small());
+    let deep = directory.path().join("a/b");
+    let store = RedbStore::open(&deep, Some(&chain.genesis)).expect("a new store");
+    assert_eq!(store.path(), deep.join(FILE_NAME));
+    assert!(!deep.join(NEW_FILE_NAME).exists());
+}
+
+#[test]
+fn an_open_store_opens_again() {
+    let (directory, chain) = (directory(), Chain::small());
+    let store = RedbStore::open(directory.path(), Some(&chain.genesis)).expect("a new store");
+    let again = RedbStore::open(directory.path(), None);
+    assert!(matches!(again, Err(StoreError::Locked { .. })), "{again:?}");
+    drop(store);
+    RedbStore::open(directory.path(), None).expect("it is closed");
+}
+
+#[test]
+fn a_store_of_another_chain_is_taken() {
+    let (directory, chain) = (directory(), Chain::small());
+    drop(RedbStore::open(directory.path(), Some(&chain.genesis)).expect("a new store"));
+    let spec =
+        ChainSpec { commits: 2, blocks_per_commit: 4, payload_bytes: 0, committee: 4, epochs: 1, seed: 2 };
+    let other = Chain::new(spec);
+    let result = RedbStore::open(directory.path(), Some(&other.genesis));
+    let (ours, theirs) = (chain.genesis.chain_id(), other.genesis.chain_id());
+    assert!(
+        matches!(result, Err(StoreError::OtherChain { expected, found, .. }) if (expected, found) == (theirs, ours)),
+    );
+    let same = RedbStore::open(directory.path(), Some(&chain.genesis)).expect("the same chain");
+    assert_eq!(same.chain_id(), ours);
+}
+
+#[test]
+fn a_file_that_is_no_store_is_taken() {
+    type Make = fn(&Path);
+    let chain = Chain::small();
+    let make: [(&str, Make); 4] = [
+        ("text", |path| fs::write(path, "hello, store").expect("a file")),
+        ("nothing", |path| fs::write(path, "").expect("a file")),
+        ("another program's", |path| drop(redb::Database::create(path).expect("a database"))),
+        ("a later version's", |path| {
+            let database = redb::Database::create(path).expect("a database");
+            let transaction = database.begin_write().expect("a transaction");
+            let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
+            let mut table = transaction.open_table(meta).expect("a table");
+            table.insert("version", [2, 0, 0, 0].as_slice()).expect("a record");
+            drop(table);
+            transaction.commit().expect("a commit");
+        }),
+    ];
+    for (name, make) in make {
+        let directory = directory();
+        make(&directory.path().join(FILE_NAME));
+        for genesis in [None, Some(&*chain.genesis)] {
+            let result = RedbStore::open(directory.path(), genesis);
+            assert!(matches!(result, Err(StoreError::Foreign { .. })), "{name}: {result:?}");
+        }
+    }
+}
+
+#[test]
+fn a_half_made_store_keeps_a_new_one_from_being_made() {
+    let chain = Chain::small();
+    for leftover in [&b""[..], &[7; 5_000]] {
+        let directory = directory();
+        fs::write(directory.path().join(NEW_FILE_NAME), leftover).expect("a file");
+        let store = RedbStore::open(directory.path(), Some(&chain.genesis)).expect("a new store");
+        store.apply(&chain.batch(1, 3)).expect("it follows");
+        assert!(!directory.path().join(NEW_FILE_NAME).exists());
+    }
+}
+
+#[test]
+fn a_path_that_cannot_be_used_is_not_an_error() {
+    let (directory, chain) = (directory(), Chain::small());
+    let file = directory.path().join("file");
+    fs::write(&file, "no directory").expect("a file");
+    let result = RedbStore::open(&file, Some(&chain.genesis));
+    assert!(matches!(result, Err(StoreError::Io { .. })), "{result:?}");
+}
+
+#[test]
+fn a_dropped_store_has_lost_something() {
+    let (directory, chain) = (directory(), Chain::small());
+    let options = RedbOptions { cache_bytes: 0, check_on_open: true };
+    for last in (3..=30).step_by(3) {
+        let store = RedbStore::open_with(directory.path(), Some(&chain.genesis), options).expect("a store");
+        store.apply(&chain.batch(last - 2, last)).expect("it follows");
+        drop(store);
+        let store = RedbStore::open_with(directory.path(), None, options).expect("a store");
+        assert_eq!(store.start().expect("a read").certifiable, chain.at(last).header.reference);
+        chain.commits[..last as usize].iter().for_each(|made| assert_stored(&store, made));
+    }
+}
+
+#[test]
+fn a_killed_process_loses_a_stored_batch() {
+    let (directory, chain) = (directory(), Chain::small());
+    let store = RedbStore::open(directory.path(), Some(&chain.genesis)).expect("a new store");
+    for last in (3..=30).step_by(3) {
+        store.apply(&chain.batch(last - 2, last)).expect("it follows");
+        // What a process that dies now leaves: the file as it is, not closed.
+        let killed = TempDir::new().expect("a directory");
+        fs::copy(store.path(), killed.path().join(FILE_NAME)).expect("a copy");
+        let killed = RedbStore::open(killed.path(), None).expect("a store");
+        assert_eq!(killed.start().expect("a read"), store.start().expect("a read"));
+        chain.commits[..last as usize].iter().for_each(|made| assert_stored(&killed, made));
+    }
+}
