@@ -100,12 +100,12 @@ async fn a_handshake_that_stops_half_way_gives_its_place_back() {
     dial.abort();
 }
 
-/// Sends 1 MiB on a stream of its own; done as soon as all of it may be on its way.
+/// Sends 4 MiB on a stream of its own; done as soon as all of it may be on its way.
 fn send_unasked(connection: &QuicConnection) -> JoinHandle<Result<QuicSender, TransportError>> {
     let connection = connection.clone();
     tokio::spawn(async move {
         let (mut sender, _) = connection.open().await?;
-        sender.send(pattern(1024 * 1024)).await?;
+        sender.send(pattern(4 * 1024 * 1024)).await?;
         sender.finish()?;
         Ok(sender)
     })
@@ -130,8 +130,37 @@ async fn a_stranger_cannot_make_us_hold_more_than_the_small_window() {
         assert!(!sending.is_finished(), "all of it may come, though nothing is read");
         // It is held up, not lost.
         let read = read_all(&mut receiver).await.expect("it is whole");
-        assert!(read == pattern(1024 * 1024));
+        assert!(read == pattern(4 * 1024 * 1024));
         sending.await.expect("no panic").expect("it is open");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_read_one_after_another_do_not_hold_each_other_up() {
+    let pair = Pair::new(QuicConfig::default()).await;
+    // As many requests as a peer sends by default, each for as many blocks as it may name.
+    let request = pattern(51_000);
+    let mut asked = Vec::new();
+    for _ in 0..16 {
+        let (mut sender, answer) = pair.dialled.open().await.expect("it is open");
+        let request = request.clone();
+        asked.push(tokio::spawn(async move {
+            sender.send(request).await?;
+            sender.finish()?;
+            sender.stopped().await;
+            drop(answer);
+            Ok::<_, TransportError>(())
+        }));
+    }
+    let mut accepted = Vec::new();
+    for _ in 0..16 {
+        accepted.push(pair.accepted.accept().await.expect("it is open"));
+    }
+    for (_sender, mut receiver) in accepted.into_iter().rev() {
+        assert!(read_all(&mut receiver).await.expect("it is whole") == request);
+    }
+    for sent in asked {
+        sent.await.expect("no panic").expect("it is open");
     }
 }
 
