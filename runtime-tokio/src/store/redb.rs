@@ -1,6 +1,6 @@
 //! The durable store: one redb file.
 
-mod tables;
+pub(super) mod tables;
 mod write;
 
 use super::{

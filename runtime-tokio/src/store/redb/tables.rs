@@ -32,18 +32,18 @@ pub(super) const COMMITTEES: TableDefinition<u64, &[u8]> = TableDefinition::new(
 /// Index to head, sealed, and then the commit.
 pub(super) const COMMITS: TableDefinition<u32, &[u8]> = TableDefinition::new("commits");
 /// Reference to signed block.
-pub(super) const BLOCKS: TableDefinition<&BlockKey, &[u8]> = TableDefinition::new("blocks");
+pub(in crate::store) const BLOCKS: TableDefinition<&BlockKey, &[u8]> = TableDefinition::new("blocks");
 /// References of blocks that no stored commit names.
 pub(super) const LOOSE: TableDefinition<&BlockKey, ()> = TableDefinition::new("loose");
 /// Every vote in a stored block, to the length of the block, sealed.
-pub(super) const VOTES: TableDefinition<&VoteKey, &VoteValue> = TableDefinition::new("votes");
+pub(in crate::store) const VOTES: TableDefinition<&VoteKey, &VoteValue> = TableDefinition::new("votes");
 
 /// Epoch, round, author, digest.
-pub(super) type BlockKey = [u8; 48];
+pub(in crate::store) type BlockKey = [u8; 48];
 /// Index and digest of the commit; epoch, author, round and digest of the block.
-pub(super) type VoteKey = [u8; 84];
+pub(in crate::store) type VoteKey = [u8; 84];
 /// Length of the block, seal.
-pub(super) type VoteValue = [u8; 12];
+pub(in crate::store) type VoteValue = [u8; 12];
 
 const VERSION_KEY: &str = "version";
 const STATE_KEY: &str = "state";

@@ -1,7 +1,11 @@
 //! The durable store's file: found, made, refused.
 
 use super::*;
-use crate::store::redb::{FILE_NAME, NEW_FILE_NAME, RedbOptions};
+use crate::store::redb::{
+    FILE_NAME, NEW_FILE_NAME, RedbOptions,
+    tables::{BLOCKS, VOTES},
+};
+use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use std::{fs, path::Path};
 
 fn directory() -> TempDir {
@@ -126,5 +130,37 @@ fn a_killed_process_loses_a_stored_batch() {
         let killed = RedbStore::open(killed.path(), None).expect("a store");
         assert_eq!(killed.start().expect("a read"), store.start().expect("a read"));
         chain.commits[..last as usize].iter().for_each(|made| assert_stored(&killed, made));
+    }
+}
+
+#[test]
+fn votes_for_pruned_commits_or_in_pruned_blocks_stay_in_the_file() {
+    let (directory, chain) = (directory(), Chain::small());
+    let store = RedbStore::open(directory.path(), Some(&chain.genesis)).expect("a new store");
+    for first in (1..=30).step_by(5) {
+        store.apply(&chain.batch(first, first + 4)).expect("it follows");
+    }
+    // An old block that claims to vote for a commit to come.
+    let (leader, made) = (chain.at(3).header.leader, chain.at(20).header.reference);
+    let stray = voting(leader, &[CommitRef { digest: chain.at(19).header.reference.digest, ..made }]);
+    store.apply(&votes(std::slice::from_ref(&stray))).expect("only blocks");
+    store.prune(index(14)).expect("it can be pruned");
+    assert_eq!(store.block(&stray.reference).expect("a read"), None);
+    let path = store.path().to_owned();
+    drop(store);
+    let database = redb::Database::open(path).expect("a database");
+    let transaction = database.begin_read().expect("a transaction");
+    let stored_votes = transaction.open_table(VOTES).expect("a table");
+    let blocks = transaction.open_table(BLOCKS).expect("a table");
+    assert!(!stored_votes.is_empty().expect("a read"));
+    for entry in stored_votes.iter().expect("a read") {
+        let (key, _) = entry.expect("a read");
+        let key = key.value();
+        let commit = u32::from_be_bytes(key[..4].try_into().expect("four bytes"));
+        assert!(commit >= 14, "a vote for commit {commit}");
+        // Epoch, author, round, digest there; epoch, round, author, digest here.
+        let block = [&key[36..44], &key[48..52], &key[44..48], &key[52..]].concat();
+        let block: &[u8; 48] = block.as_slice().try_into().expect("a block's key");
+        assert!(blocks.get(block).expect("a read").is_some(), "a vote in no block");
     }
 }
