@@ -7,6 +7,8 @@ mod import;
 mod progress;
 mod verify;
 
+pub(crate) use check::read_genesis;
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use crate::chain::ChainCommand;
+use crate::{chain::ChainCommand, node};
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::fmt::Display;
 
@@ -19,6 +19,8 @@ pub(crate) enum Command {
     /// Make, import, export and verify chain files.
     #[command(subcommand)]
     Chain(ChainCommand),
+    /// Run a node: fetch from peers, serve to peers.
+    Node(node::Arguments),
 }
 
 /// Ends the program as wrong usage: for arguments that only together cannot be.

@@ -43,6 +43,12 @@ impl Interrupt {
     }
 }
 
+/// Resolves when somebody wants the program to end. Takes over both signals, from now on; to be called inside of a
+/// tokio runtime.
+pub(crate) fn signalled() -> io::Result<impl Future<Output = ()>> {
+    Ok(Signals::new()?.first())
+}
+
 #[cfg(unix)]
 struct Signals {
     interrupt: tokio::signal::unix::Signal,

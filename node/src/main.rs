@@ -6,22 +6,33 @@
 mod chain;
 mod cli;
 mod interrupt;
+mod node;
 mod output;
 mod units;
 
 use clap::Parser;
 use cli::{Cli, Command};
 use std::process::ExitCode;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Chain(command) => command.run(),
+    let cli = Cli::parse();
+    log_to_stderr();
+    let done = match cli.command {
+        Command::Chain(command) => command.run().map(|()| ExitCode::SUCCESS),
+        Command::Node(arguments) => arguments.run(),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             output::print_error(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Logs go to stderr: warnings, or what `RUST_LOG` asks for.
+fn log_to_stderr() {
+    let wanted = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(wanted).with_writer(std::io::stderr).init();
 }

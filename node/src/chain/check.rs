@@ -2,14 +2,20 @@
 
 use crate::output::about;
 use anyhow::Result;
+use soma_sync_core::committee::Committee;
 use soma_sync_proto::chain_check::{ChainChecker, CheckOptions};
-use std::{fs::File, io, path::Path};
+use std::{fs::File, io, path::Path, sync::Arc};
 
 /// Begins to verify a file.
 pub(super) fn open_file(path: &Path) -> Result<ChainChecker<File>> {
     // Opened once before the checker does, so that a file that is not there is told as such.
     File::open(path).map_err(|error| about(format_args!("cannot open {}", path.display()), error))?;
     open(|| File::open(path)).map_err(|error| about(format_args!("{} is refused", path.display()), error))
+}
+
+/// The committee that a chain begins with, from a genesis file or any chain file of that chain.
+pub(crate) fn read_genesis(path: &Path) -> Result<Arc<Committee>> {
+    Ok(Arc::clone(open_file(path)?.genesis()))
 }
 
 /// Begins to verify what `open` opens, each time from the start.

@@ -1,0 +1,134 @@
+//! What can be typed for `soma-sync node`.
+
+use clap::{Args, ValueEnum};
+use soma_sync_core::{
+    config::BlockVerification,
+    types::{CommitIndex, PeerId},
+};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Arguments of `node`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The first line on stdout is `listening PEER_ID@ADDR`, ready to paste into another node's --peer.
+Ctrl-C and SIGTERM end a node cleanly, its store closed: exit code 0, or 130 where --until was not reached.
+
+Examples:
+  soma-sync node --store ./a --genesis chain.bin --listen 127.0.0.1:7000
+  soma-sync node --store ./b --genesis chain.bin --peer PEER_ID@127.0.0.1:7000 --until synced --json")]
+pub(crate) struct Arguments {
+    /// The store's directory. Made where there is none.
+    #[arg(long, value_name = "DIR")]
+    pub(super) store: PathBuf,
+    /// A genesis file, or any chain file of the chain. Not needed where there is a store.
+    #[arg(long, value_name = "FILE")]
+    pub(super) genesis: Option<PathBuf>,
+    /// Where to take connections; port 0 takes a free one. Without it the node only fetches.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Option<SocketAddr>,
+    /// A peer to connect to, as its `listening` line names it. Can be given many times.
+    #[arg(long = "peer", value_name = "PEER_ID@ADDR", value_parser = parse_peer)]
+    pub(super) peers: Vec<Peer>,
+    /// The file with our key, made on first use; `identity` in the store's directory where it is not given.
+    #[arg(long, value_name = "FILE")]
+    pub(super) identity: Option<PathBuf>,
+    /// Who may connect to us; everybody where it is not given. Can be given many times.
+    #[arg(long, value_name = "PEER_ID", value_parser = parse_peer_id)]
+    pub(super) allow: Vec<PeerId>,
+    /// How much is checked of a block beyond its digest.
+    #[arg(long, value_enum, default_value_t = Verification::Full)]
+    pub(super) verification: Verification,
+    /// End when this commit can be certified to others, or when no peer has more.
+    #[arg(long, value_name = "INDEX|synced", value_parser = parse_until)]
+    pub(super) until: Option<Until>,
+    /// Print the result as one JSON object, the last line on stdout.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// When a node ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// When it is synced.
+    Synced,
+    /// When this commit is certifiable.
+    Index(CommitIndex),
+}
+
+/// A peer, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) id: PeerId,
+    pub(super) address: SocketAddr,
+}
+
+/// How blocks are verified, as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Verification {
+    /// Signature, author, epoch, ancestors and end-of-epoch fields, beside the digest.
+    Full,
+    /// The digest, which a quorum's certificate ties to the chain.
+    Digest,
+}
+
+impl From<Verification> for BlockVerification {
+    fn from(verification: Verification) -> Self {
+        match verification {
+            Verification::Full => Self::Full,
+            Verification::Digest => Self::Digest,
+        }
+    }
+}
+
+fn parse_until(text: &str) -> Result<Until, String> {
+    match text {
+        "synced" => Ok(Until::Synced),
+        number => number
+            .parse()
+            .map(|index| Until::Index(CommitIndex::new(index)))
+            .map_err(|_| format!("{number:?} is neither `synced` nor the index of a commit")),
+    }
+}
+
+fn parse_peer(text: &str) -> Result<Peer, String> {
+    let (id, address) =
+        text.split_once('@').ok_or("give PEER_ID@ADDR, as the peer's `listening` line has it")?;
+    let address = address.parse().map_err(|_| format!("{address:?} is no address; give IP:PORT"))?;
+    Ok(Peer { id: parse_peer_id(id)?, address })
+}
+
+fn parse_peer_id(text: &str) -> Result<PeerId, String> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| format!("{text:?} is no peer id; it has 64 hex digits"))?;
+    Ok(PeerId::new(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_read_as_it_is_printed() {
+        let id = PeerId::new([0xa7; 32]);
+        let address: SocketAddr = "127.0.0.1:7000".parse().unwrap();
+        assert_eq!(parse_peer(&format!("{id}@{address}")), Ok(Peer { id, address }));
+    }
+
+    #[test]
+    fn what_is_no_peer_is_refused() {
+        let id = PeerId::new([0xa7; 32]).to_string();
+        for text in
+            ["", "@", "127.0.0.1:7000", &id, &format!("{id}@localhost"), &format!("{}@127.0.0.1:1", &id[1..])]
+        {
+            assert!(parse_peer(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn until_is_synced_or_an_index() {
+        assert_eq!(parse_until("synced"), Ok(Until::Synced));
+        assert_eq!(parse_until("12"), Ok(Until::Index(CommitIndex::new(12))));
+        assert!(["", "-1", "Synced", "4294967296"].iter().all(|text| parse_until(text).is_err()));
+    }
+}
