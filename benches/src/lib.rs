@@ -1,1 +1,1 @@
-//! Not yet written.
+//! The headline figures: `cargo bench -p soma-sync-benches`.

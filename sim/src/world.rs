@@ -78,6 +78,7 @@ struct Node {
     events: u64,
     commands: u64,
     most_commands: usize,
+    recorded: Option<Vec<(Timestamp, Event)>>,
 }
 
 enum Occurrence {
@@ -147,6 +148,7 @@ impl World {
             events: 0,
             commands: 0,
             most_commands: 0,
+            recorded: None,
         });
         self.schedule(Duration::ZERO, Occurrence::Event(id, Event::Tick));
         id
@@ -155,6 +157,16 @@ impl World {
     /// Makes a node do something to its answers before they travel.
     pub fn tamper(&mut self, node: NodeId, tamper: impl FnMut(&Request, Reply) -> Reply + 'static) {
         self.nodes[node.0].tamper = Some(Box::new(tamper));
+    }
+
+    /// Keeps every event that a node is handed from now on.
+    pub fn record(&mut self, node: NodeId) {
+        self.nodes[node.0].recorded = Some(Vec::new());
+    }
+
+    /// The events that a node was handed since it is recorded, in order.
+    pub fn recorded(&self, node: NodeId) -> &[(Timestamp, Event)] {
+        self.nodes[node.0].recorded.as_deref().unwrap_or_default()
     }
 
     /// Connects two nodes.
@@ -268,6 +280,9 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[id.0];
         node.events += 1;
+        if let Some(recorded) = &mut node.recorded {
+            recorded.push((now, event.clone()));
+        }
         node.machine.handle(now, event);
         let commands: Vec<_> = std::iter::from_fn(|| node.machine.poll_command()).collect();
         if self.check

@@ -527,3 +527,23 @@ fn a_node_that_synced_serves_the_next_one_to_the_last_commit() {
     world.connect(third, client);
     must_reach(&mut world, third, chain.tip());
 }
+
+#[test]
+fn the_same_events_lead_to_the_same_machine() {
+    let chain = Chain::of(60, 2);
+    let mut world = World::new(Pace::default());
+    let client = world.add(small_requests(), chain.first(0));
+    let before = world.machine(client).clone();
+    world.record(client);
+    for _ in 0..3 {
+        let server = world.add(Config::default(), chain.all());
+        world.connect(client, server);
+    }
+    must_reach(&mut world, client, chain.tip());
+    let mut again = before;
+    for (now, event) in world.recorded(client) {
+        again.handle(*now, event.clone());
+        while again.poll_command().is_some() {}
+    }
+    assert_eq!(&again, world.machine(client));
+}

@@ -12,6 +12,9 @@ use crate::{
 use alloc::vec::Vec;
 use core::time::Duration;
 
+/// The shortest pause between two polls of one peer.
+const POLL_PAUSE: Duration = Duration::from_millis(100);
+
 impl SyncMachine {
     /// Sends whatever there is to send now.
     pub(super) fn dispatch(&mut self) {
@@ -34,8 +37,22 @@ impl SyncMachine {
         self.now.saturating_add(interval).saturating_add(jitter)
     }
 
+    /// Brings polls forward once everything that was claimed is here: whether there is more is news that we want.
+    fn poll_sooner(&mut self) {
+        if self.peers.highest_claim().is_none_or(|highest| highest > self.certifiable().index) {
+            return;
+        }
+        let grown = self.grown;
+        for (_, peer) in self.peers.iter_mut() {
+            if let Some(claim) = peer.claim.filter(|claim| claim.polled < grown) {
+                peer.next_poll = peer.next_poll.min(claim.polled.saturating_add(POLL_PAUSE));
+            }
+        }
+    }
+
     /// Asks peers whose turn it is which chain they are on, or how far they are. One poll in flight a peer.
     fn poll_peers(&mut self) {
+        self.poll_sooner();
         let now = self.now;
         let due: Vec<(PeerId, Link)> = self
             .peers
