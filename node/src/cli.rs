@@ -28,6 +28,18 @@ pub(crate) fn wrong_usage(reason: impl Display) -> ! {
     Cli::command().error(ErrorKind::ValueValidation, reason).exit()
 }
 
+/// Wrong usage that only shows when the command runs; the program ends with its code.
+#[derive(Debug)]
+pub(crate) struct WrongUsage(pub(crate) String);
+
+impl Display for WrongUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUsage {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,28 +1,34 @@
 //! `soma-sync node`: a long-running node, or one that fetches and ends.
 
 mod arguments;
+mod metrics;
 mod report;
+mod settings;
+mod store_health;
 
-use crate::{chain::read_genesis, interrupt::signalled, output::print_result};
+use crate::{chain::read_genesis, cli::WrongUsage, interrupt::signalled, output::print_result};
 use anyhow::{Context, Result, bail};
-pub(crate) use arguments::Arguments;
 use arguments::Until;
+pub(crate) use arguments::{Arguments, Verification};
 use report::Report;
-use soma_sync_core::{Config, command::Notice};
+use settings::Settings;
 use soma_sync_runtime_tokio::{
     node::{Node, NodeHandle, NodeStatus},
     store::{RedbStore, Store},
     transport::Transport,
 };
-use soma_sync_transport_quic::{Identity, QuicConfig, QuicTransport};
+use soma_sync_transport_quic::{Identity, QuicTransport};
 use std::{
+    fmt::Display,
     io::Write,
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::broadcast::{Receiver, error::RecvError};
-use tracing::{error, info, warn};
+use store_health::StoreHealth;
+use tokio::sync::watch;
+use tracing::{debug, info};
 
 /// How often a node that is to end looks whether it is there.
 const LOOK: Duration = Duration::from_millis(20);
@@ -39,89 +45,111 @@ enum End {
     Signal,
     /// The machine halted.
     Halted(String),
+    /// The store fails whatever is tried.
+    StoreFailed,
 }
 
 impl Arguments {
     pub(crate) fn run(&self) -> Result<ExitCode> {
+        let settings = Settings::resolve(self.config.as_deref(), &self.settings)?;
+        if self.print_config {
+            print!("{}", settings.print());
+            return Ok(ExitCode::SUCCESS);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        runtime.block_on(self.run_node())
+        runtime.block_on(self.run_node(settings))
     }
 
-    async fn run_node(&self) -> Result<ExitCode> {
+    async fn run_node(&self, settings: Settings) -> Result<ExitCode> {
         let signal = signalled().context("cannot wait for signals")?;
-        let genesis = self.genesis.as_deref().map(read_genesis).transpose()?;
-        let store = RedbStore::open(&self.store, genesis.as_deref())?;
+        let directory = settings
+            .store
+            .as_deref()
+            .ok_or_else(|| WrongUsage("say where the store is: --store DIR".into()))?;
+        let genesis = settings.genesis.as_deref().map(read_genesis).transpose()?;
+        let store = RedbStore::open(directory, genesis.as_deref())?;
         let start = store.start()?;
-        let transport = self.bind()?;
-        if self.listen.is_some() {
-            let mut stdout = std::io::stdout();
-            let line = writeln!(stdout, "listening {}@{}", transport.local_id(), transport.local_addr());
-            line.and_then(|()| stdout.flush()).context("cannot write to stdout")?;
+        let metrics = match settings.metrics {
+            Some(address) => Some(metrics::bind(address).await?),
+            None => None,
+        };
+        let transport = bind(&settings, directory)?;
+        if settings.listen.is_some() {
+            say(format_args!("listening {}@{}", transport.local_id(), transport.local_addr()))?;
         }
-        let config = Config { block_verification: self.verification.into(), ..Config::default() };
-        let peers = self.peers.iter().map(|peer| (peer.id, peer.address));
-        let began = Instant::now();
-        let node = Node::builder(Arc::new(store), transport).config(config).peers(peers).spawn().await?;
-        let report = Report::new(began, start.tip.reference.index);
+        let report = Report::new(Instant::now(), start.tip.reference.index);
+        let node = Node::builder(Arc::new(store), transport)
+            .config(settings.sync.clone())
+            .runtime_config(settings.runtime)
+            .peers(settings.peers.iter().map(|peer| (peer.id, peer.address)))
+            .spawn()
+            .await?;
+        let (publish, published) = watch::channel(node.status().await?);
+        if let Some(listener) = metrics {
+            let ready = metrics::Ready {
+                look_ahead: settings.sync.look_ahead_commits,
+                alone: settings.peers.is_empty(),
+            };
+            info!("metrics at http://{}", listener.local_addr()?);
+            metrics::serve(listener, published, report, ready);
+        }
 
         let end = tokio::select! {
             () = signal => Ok(End::Signal),
-            end = self.watch(&node, &report) => end,
+            end = self.watch(&node, &report, &publish) => end,
         };
         let status = node.status().await;
         node.shutdown().await.context("the store may not be closed")?;
         self.conclude(end?, &report, &status?)
     }
 
-    /// The transport, under the identity that is to be used.
-    fn bind(&self) -> Result<QuicTransport> {
-        let path = self.identity.clone().unwrap_or_else(|| self.store.join("identity"));
-        let identity = Identity::load_or_create(path)?;
-        let allow = (!self.allow.is_empty()).then(|| self.allow.iter().copied().collect());
-        let config = QuicConfig { allow, ..QuicConfig::default() };
-        Ok(QuicTransport::bind(&identity, self.listen, config)?)
-    }
-
-    /// Says what happens, until the node is where it is wanted or can go no further.
-    async fn watch(&self, node: &NodeHandle, report: &Report) -> Result<End> {
-        let mut notices = node.notices();
+    /// Looks at the node until it is where it is wanted or can go no further.
+    async fn watch(
+        &self,
+        node: &NodeHandle,
+        report: &Report,
+        publish: &watch::Sender<NodeStatus>,
+    ) -> Result<End> {
         let mut look = tokio::time::interval(LOOK);
         let mut said = Instant::now();
+        let mut store = StoreHealth::new(node.notices());
+        let mut durable = None;
         let bar = report.bar();
         loop {
-            tokio::select! {
-                notice = notices.recv() => match notice {
-                    Ok(notice) => say(&notice),
-                    Err(RecvError::Lagged(missed)) => warn!(missed, "notices were missed"),
-                    Err(RecvError::Closed) => bail!("the node has stopped"),
-                },
-                _ = look.tick() => {
-                    let status = node.status().await?;
-                    report.show(&bar, &status);
-                    if said.elapsed() >= SAY {
-                        said = Instant::now();
-                        info!("{}", report.line(&status));
-                    }
-                    if let Some(end) = self.end(&status) {
-                        bar.finish_and_clear();
-                        drain(&mut notices);
-                        return Ok(end);
-                    }
-                }
+            look.tick().await;
+            let status = node.status().await?;
+            report.show(&bar, &status);
+            if said.elapsed() >= SAY {
+                said = Instant::now();
+                info!("{}", report.line(&status));
+            }
+            if durable.replace(status.machine.durable) != Some(status.machine.durable) {
+                debug!("stored through commit {}", status.machine.durable);
+            }
+            let end =
+                self.end(&status, store.look(Instant::now(), status.machine.durable, status.machine.stall));
+            publish.send_replace(status);
+            if let Some(end) = end {
+                bar.finish_and_clear();
+                return Ok(end);
             }
         }
     }
 
     /// Whether the node is to end now.
-    fn end(&self, status: &NodeStatus) -> Option<End> {
+    fn end(&self, status: &NodeStatus, store_works: bool) -> Option<End> {
         let machine = &status.machine;
         if let Some(halt) = &machine.halted {
             return Some(End::Halted(halt.to_string()));
         }
-        let there = match self.until? {
+        let until = self.until?;
+        if !store_works {
+            return Some(End::StoreFailed);
+        }
+        let there = match until {
             Until::Synced => machine.synced,
             Until::Index(index) => machine.certifiable.index >= index,
         };
@@ -137,24 +165,24 @@ impl Arguments {
             End::Signal if self.until.is_none() => Ok(ExitCode::SUCCESS),
             End::Signal => Ok(ExitCode::from(INTERRUPTED)),
             End::Halted(reason) => bail!("halted: {reason}"),
+            End::StoreFailed => {
+                bail!(
+                    "the store failed again and again, as the log says: make room, and start again to go on"
+                )
+            }
         }
     }
 }
 
-fn drain(notices: &mut Receiver<Notice>) {
-    while let Ok(notice) = notices.try_recv() {
-        say(&notice);
-    }
+/// The transport, under the identity that is to be used.
+fn bind(settings: &Settings, directory: &Path) -> Result<QuicTransport> {
+    let path = settings.identity.clone().unwrap_or_else(|| directory.join("identity"));
+    let identity = Identity::load_or_create(path)?;
+    Ok(QuicTransport::bind(&identity, settings.listen, settings.quic.clone())?)
 }
 
-fn say(notice: &Notice) {
-    match notice {
-        Notice::Synced { tip } => info!("synced: {tip}"),
-        Notice::Behind { tip, target } => info!("behind: at {tip}, and a peer has {target}"),
-        Notice::Stalled(stall) => warn!("stalled: {stall}"),
-        Notice::Resumed => info!("going on"),
-        Notice::CommitteeWanted { epoch } => warn!("the committee of epoch {epoch} is wanted"),
-        Notice::ObservedRefused(error) => warn!("{error}"),
-        Notice::Halted(halt) => error!("halted: {halt}"),
-    }
+/// Prints a line that somebody waits for.
+fn say(line: impl Display) -> Result<()> {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to stdout")
 }

@@ -15,6 +15,9 @@ use tokio::{
     time::Instant,
 };
 
+/// A connection that was lost sooner than this was not wanted at the other end.
+const SHORT: Duration = Duration::from_secs(1);
+
 /// Who is dialled where.
 pub(crate) struct Dialler<T: Transport> {
     pub(crate) transport: Arc<T>,
@@ -29,6 +32,7 @@ impl<T: Transport> Dialler<T> {
     /// Dials whenever `state` says so, until the driver is gone.
     pub(crate) async fn run(self, mut state: watch::Receiver<DialState>) {
         let mut backoff = Backoff::new(&self.config);
+        let mut said = None;
         loop {
             let wanted =
                 state.wait_for(|state| matches!(state, DialState::Wanted { .. })).await.map(|state| *state);
@@ -53,12 +57,29 @@ impl<T: Transport> Dialler<T> {
                     if state.wait_for(|state| *state != DialState::Connected).await.is_err() {
                         return;
                     }
-                    backoff.lasted(since.elapsed());
+                    let lasted = since.elapsed();
+                    backoff.lasted(lasted);
+                    if lasted < SHORT {
+                        let reason =
+                            "the connection was lost at once; the peer may not allow us, or may be leaving";
+                        self.say(reason.to_owned(), &mut said);
+                    } else {
+                        said = None;
+                    }
                 }
-                Err(error) => {
-                    tracing::debug!(peer = ?self.peer, address = %self.address, "dialling failed: {error}");
-                }
+                Err(error) => self.say(format!("dialling failed: {error}"), &mut said),
             }
+        }
+    }
+
+    /// Says why there is no connection: as a warning the first time that it is this reason, and not each time.
+    fn say(&self, reason: String, said: &mut Option<String>) {
+        let (peer, address) = (self.peer, self.address);
+        if said.as_ref() == Some(&reason) {
+            tracing::debug!(%peer, %address, "{reason}");
+        } else {
+            tracing::warn!(%peer, %address, "{reason}");
+            *said = Some(reason);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What can be typed for `soma-sync node`.
 
+use super::settings::Flags;
 use clap::{Args, ValueEnum};
 use soma_sync_core::{
     config::BlockVerification,
@@ -12,38 +13,29 @@ use std::{net::SocketAddr, path::PathBuf};
 #[command(after_help = "\
 The first line on stdout is `listening PEER_ID@ADDR`, ready to paste into another node's --peer.
 Ctrl-C and SIGTERM end a node cleanly, its store closed: exit code 0, or 130 where --until was not reached.
+With --until a store that fails again and again ends the node, too: exit code 1. Without, it goes on trying.
+`-h` leaves out the flags that are seldom needed; `--help` has them all.
 
 Examples:
   soma-sync node --store ./a --genesis chain.bin --listen 127.0.0.1:7000
-  soma-sync node --store ./b --genesis chain.bin --peer PEER_ID@127.0.0.1:7000 --until synced --json")]
+  soma-sync node --store ./b --genesis chain.bin --peer PEER_ID@127.0.0.1:7000 --until synced --json
+  soma-sync node --print-config > node.toml
+  soma-sync node --config node.toml --metrics 127.0.0.1:9100")]
 pub(crate) struct Arguments {
-    /// The store's directory. Made where there is none.
-    #[arg(long, value_name = "DIR")]
-    pub(super) store: PathBuf,
-    /// A genesis file, or any chain file of the chain. Not needed where there is a store.
+    /// The configuration file, in TOML: every key has a flag, and flags win.
     #[arg(long, value_name = "FILE")]
-    pub(super) genesis: Option<PathBuf>,
-    /// Where to take connections; port 0 takes a free one. Without it the node only fetches.
-    #[arg(long, value_name = "ADDR")]
-    pub(super) listen: Option<SocketAddr>,
-    /// A peer to connect to, as its `listening` line names it. Can be given many times.
-    #[arg(long = "peer", value_name = "PEER_ID@ADDR", value_parser = parse_peer)]
-    pub(super) peers: Vec<Peer>,
-    /// The file with our key, made on first use; `identity` in the store's directory where it is not given.
-    #[arg(long, value_name = "FILE")]
-    pub(super) identity: Option<PathBuf>,
-    /// Who may connect to us; everybody where it is not given. Can be given many times.
-    #[arg(long, value_name = "PEER_ID", value_parser = parse_peer_id)]
-    pub(super) allow: Vec<PeerId>,
-    /// How much is checked of a block beyond its digest.
-    #[arg(long, value_enum, default_value_t = Verification::Full)]
-    pub(super) verification: Verification,
+    pub(super) config: Option<PathBuf>,
+    /// Print the whole configuration that follows from flags and file, commented, and end.
+    #[arg(long)]
+    pub(super) print_config: bool,
     /// End when this commit can be certified to others, or when no peer has more.
     #[arg(long, value_name = "INDEX|synced", value_parser = parse_until)]
     pub(super) until: Option<Until>,
     /// Print the result as one JSON object, the last line on stdout.
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) settings: Flags,
 }
 
 /// When a node ends by itself.
@@ -64,7 +56,7 @@ pub(super) struct Peer {
 
 /// How blocks are verified, as it is typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Verification {
+pub(crate) enum Verification {
     /// Signature, author, epoch, ancestors and end-of-epoch fields, beside the digest.
     Full,
     /// The digest, which a quorum's certificate ties to the chain.
@@ -90,14 +82,14 @@ fn parse_until(text: &str) -> Result<Until, String> {
     }
 }
 
-fn parse_peer(text: &str) -> Result<Peer, String> {
+pub(super) fn parse_peer(text: &str) -> Result<Peer, String> {
     let (id, address) =
         text.split_once('@').ok_or("give PEER_ID@ADDR, as the peer's `listening` line has it")?;
     let address = address.parse().map_err(|_| format!("{address:?} is no address; give IP:PORT"))?;
     Ok(Peer { id: parse_peer_id(id)?, address })
 }
 
-fn parse_peer_id(text: &str) -> Result<PeerId, String> {
+pub(super) fn parse_peer_id(text: &str) -> Result<PeerId, String> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(text, &mut bytes)
         .map_err(|_| format!("{text:?} is no peer id; it has 64 hex digits"))?;

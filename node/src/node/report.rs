@@ -8,6 +8,7 @@ use soma_sync_runtime_tokio::node::NodeStatus;
 use std::time::Instant;
 
 /// What figures are relative to.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Report {
     began: Instant,
     /// The stored tip at the start.

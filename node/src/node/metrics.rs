@@ -1,0 +1,255 @@
+//! What a node says of itself over HTTP, to people, probes and Prometheus.
+
+use super::report::Report;
+use crate::output::about;
+use anyhow::Result;
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+    serve::Listener,
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use serde_json::Value;
+use soma_sync_core::{Status, types::CommitIndex};
+use soma_sync_runtime_tokio::node::NodeStatus;
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+};
+
+/// Most connections at once; further ones wait.
+const CONNECTIONS_MAX: usize = 64;
+
+/// When a node counts as ready.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ready {
+    /// How far it may be behind the highest commit that a peer claims.
+    pub(super) look_ahead: u32,
+    /// Whether it dials nobody, so that it needs to hear of nobody's height.
+    pub(super) alone: bool,
+}
+
+impl Ready {
+    fn is_met(self, status: &Status) -> bool {
+        let reach = status.certifiable.index.saturating_add(self.look_ahead);
+        let near = status.target.map_or(self.alone, |target| target <= reach);
+        near && status.halted.is_none() && status.stall.is_none()
+    }
+}
+
+/// Takes the address.
+pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        about(
+            format_args!("cannot answer HTTP at {address}: choose a free port of an address of this machine"),
+            error,
+        )
+    })
+}
+
+#[derive(Clone)]
+struct Answers {
+    status: watch::Receiver<NodeStatus>,
+    report: Report,
+    ready: Ready,
+}
+
+/// Answers until the runtime ends.
+pub(super) fn serve(
+    listener: TcpListener,
+    status: watch::Receiver<NodeStatus>,
+    report: Report,
+    ready: Ready,
+) {
+    let router = Router::new()
+        .route("/status", get(json))
+        .route("/healthz", get("the process lives\n"))
+        .route("/readyz", get(readiness))
+        .route("/metrics", get(metrics))
+        .with_state(Answers { status, report, ready });
+    let listener = Limited { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!("HTTP is not answered any more: {error}");
+        }
+    });
+}
+
+async fn json(State(answers): State<Answers>) -> Json<Value> {
+    Json(answers.report.json(&answers.status.borrow()))
+}
+
+async fn readiness(State(answers): State<Answers>) -> impl IntoResponse {
+    let status = answers.status.borrow();
+    let line = format!("{}\n", answers.report.line(&status));
+    let met = answers.ready.is_met(&status.machine);
+    (if met { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, line)
+}
+
+async fn metrics(State(answers): State<Answers>) -> impl IntoResponse {
+    let status = answers.status.borrow().clone();
+    let ready = answers.ready.is_met(&status.machine);
+    let mut text = String::new();
+    match encode(&mut text, &registry(&status, ready)) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PeerLabel {
+    peer: String,
+}
+
+/// The figures, as they are now.
+fn registry(status: &NodeStatus, ready: bool) -> Registry {
+    let mut registry = Registry::with_prefix("soma_sync");
+    let machine = &status.machine;
+    let index = |index: CommitIndex| i64::from(index.get());
+    let flag = |holds: bool| i64::from(holds);
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let connected = machine.peers.iter().filter(|peer| peer.connected).count();
+    let gauges = [
+        ("queued_index", "The last commit handed to storage", index(machine.queued.index)),
+        ("durable_index", "The last commit that is durable", index(machine.durable)),
+        (
+            "certifiable_index",
+            "The highest commit that can be certified to others",
+            index(machine.certifiable.index),
+        ),
+        ("delivered_index", "The last commit that every subscriber has taken", index(machine.delivered)),
+        ("lowest_available_index", "The lowest commit that is still stored", index(machine.lowest_available)),
+        (
+            "target_index",
+            "The highest commit that a peer claims; 0 if none does",
+            machine.target.map_or(0, index),
+        ),
+        ("epoch", "Epoch of the next commit", number(machine.epoch.get())),
+        ("synced", "Whether no peer can show more", flag(machine.synced)),
+        ("ready", "Whether it is within the look-ahead of every peer", flag(ready)),
+        (
+            "stalled",
+            "Whether nothing can go on until something changes outside",
+            flag(machine.stall.is_some()),
+        ),
+        ("halted", "Whether nothing is applied any more", flag(machine.halted.is_some())),
+        ("buffered_bytes", "Bytes reserved and held", number(machine.buffered_bytes)),
+        ("buffered_peak_bytes", "The most bytes ever reserved and held", number(machine.buffered_bytes_peak)),
+        ("requests_in_flight", "Requests in flight", count(machine.requests_in_flight)),
+        ("verify_jobs", "Verification jobs at work", i64::from(machine.jobs_running)),
+        ("serving", "Inbound requests being served", count(machine.serving)),
+        ("peers_connected", "Connected peers", count(connected)),
+        ("subscribers", "Live subscribers", count(status.subscribers)),
+    ];
+    for (name, help, value) in gauges {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    }
+    counters(&mut registry, machine);
+    registry
+}
+
+fn counters(registry: &mut Registry, machine: &Status) {
+    let counters = machine.counters;
+    let counted = [
+        ("stored_commits", "Commits that became durable", counters.stored_commits),
+        ("stored_blocks", "Blocks that became durable, certifiers among them", counters.stored_blocks),
+        ("timeouts", "Requests whose time was up", counters.timeouts),
+        ("stale", "Completions of what was not outstanding", counters.stale),
+        ("offences", "Provable offences of peers", counters.offences),
+        ("worker_failures", "Verification jobs whose worker died", counters.worker_failures),
+        ("evicted", "Certified commits given up to make room", counters.evicted),
+        ("staged", "Commits of which blocks were staged in storage", counters.staged),
+        ("dropped_local", "Own commits and votes without room", counters.dropped_local),
+        ("sent_bytes", "Bytes sent in answers", counters.sent_bytes),
+    ];
+    for (name, help, value) in counted {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    let (commits, bytes, offences) = (
+        Family::<PeerLabel, Counter>::default(),
+        Family::<PeerLabel, Counter>::default(),
+        Family::<PeerLabel, Counter>::default(),
+    );
+    for peer in &machine.peers {
+        let label = PeerLabel { peer: peer.id.to_string() };
+        commits.get_or_create(&label).inc_by(peer.served_commits);
+        bytes.get_or_create(&label).inc_by(peer.served_bytes);
+        offences.get_or_create(&label).inc_by(u64::from(peer.offences));
+    }
+    registry.register("peer_served_commits", "Certified commits that came from a peer", commits);
+    registry.register("peer_served_bytes", "Bytes of good blocks that came from a peer", bytes);
+    registry.register("peer_offences", "Provable offences of a peer", offences);
+}
+
+/// A listener with a bound on its connections.
+struct Limited {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+/// A connection, in its place.
+struct Placed {
+    stream: TcpStream,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Listener for Limited {
+    type Io = Placed;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Placed, SocketAddr) {
+        let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
+        // What axum does about errors of accepting: it waits, and goes on.
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        (Placed { stream, _place: place }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl AsyncRead for Placed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Placed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
