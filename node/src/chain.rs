@@ -4,7 +4,9 @@ mod check;
 mod export;
 mod generate;
 mod import;
+mod inspect;
 mod progress;
+mod prune;
 mod verify;
 
 pub(crate) use check::read_genesis;
@@ -24,6 +26,10 @@ pub(crate) enum ChainCommand {
     Export(export::Arguments),
     /// Verify everything in a chain file or a store, from genesis on.
     Verify(verify::Arguments),
+    /// Show what a chain file or a store holds, or one of its commits.
+    Inspect(inspect::Arguments),
+    /// Give up the beginning of the chain in a store.
+    Prune(prune::Arguments),
 }
 
 impl ChainCommand {
@@ -33,6 +39,8 @@ impl ChainCommand {
             Self::Import(arguments) => import::run(&arguments),
             Self::Export(arguments) => export::run(&arguments),
             Self::Verify(arguments) => verify::run(&arguments),
+            Self::Inspect(arguments) => inspect::run(&arguments),
+            Self::Prune(arguments) => prune::run(&arguments),
         }
     }
 }

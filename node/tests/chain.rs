@@ -255,6 +255,82 @@ fn a_store_whose_file_changed_at_rest_does_not_verify() {
 }
 
 #[test]
+fn a_file_and_a_store_of_the_same_chain_look_different() {
+    let bench = Bench::new();
+    bench.json(CHAIN);
+    bench.json("chain import chain.bin --store store");
+    let verified = bench.json("chain verify chain.bin");
+    let (file, store) = (bench.json("chain inspect chain.bin"), bench.json("chain inspect --store store"));
+    for summary in [&file, &store] {
+        assert_eq!([&summary["chain_id"], &summary["tip"]], [&verified["chain_id"], &verified["tip"]]);
+        let epochs = summary["epochs"].as_array().expect("a list");
+        let spans: Vec<_> =
+            epochs.iter().map(|epoch| (epoch["first"].as_u64(), epoch["last"].as_u64())).collect();
+        assert_eq!(spans, [(Some(1), Some(6)), (Some(7), Some(12))]);
+        let stake = |epoch: &Value| -> u64 {
+            epoch["authorities"].as_array().unwrap().iter().map(|one| one["stake"].as_u64().unwrap()).sum()
+        };
+        assert!(epochs.iter().all(|epoch| stake(epoch) == 10_000 && epoch["quorum"] == 6_667));
+    }
+    assert_eq!(file["epochs"], store["epochs"]);
+    assert_eq!([&file["blocks"], &file["certified_through"]], [&verified["blocks"], &verified["tip"]]);
+    for index in [1, 6, 7, 12] {
+        let mut seen = [
+            bench.json(&format!("chain inspect chain.bin {index}")),
+            bench.json(&format!("chain inspect --store store {index}")),
+        ];
+        // Where a later commit's certifiers stand for this one, the file has none; the store knows all votes.
+        if index == 1 || index == 7 {
+            let emptied = seen[1]["certifiers"].take();
+            assert!(!emptied.as_array().expect("a list").is_empty());
+            seen[1]["certifiers"] = Value::Array(Vec::new());
+        }
+        assert_eq!(seen[0], seen[1]);
+        assert_eq!(seen[0]["commit"]["index"], index);
+        assert_eq!(seen[0]["epoch"], u64::from(index > 6));
+        let blocks = seen[0]["blocks"].as_array().expect("a list");
+        assert_eq!(blocks.len(), 10);
+        assert_eq!(blocks.iter().filter(|block| block["leader"] == true).count(), 1);
+        assert_eq!(blocks.iter().any(|block| block["ends_epoch"] == true), index == 6);
+        if index == 6 || index == 12 {
+            let certifiers = seen[0]["certifiers"].as_array().expect("a list");
+            let stake: u64 = certifiers.iter().map(|one| one["stake"].as_u64().unwrap()).sum();
+            assert!(stake >= 6_667, "{stake}");
+        }
+    }
+    let said = bench.failure("chain inspect chain.bin 13");
+    assert!(said.contains("commit 13 is not in chain.bin, which has 1 to 12"), "{said}");
+    let said = bench.failure("chain inspect --store store 13");
+    assert!(said.contains("which has 1 to 12"), "{said}");
+    let text = String::from_utf8(bench.run("chain inspect chain.bin 6").stdout).expect("UTF-8");
+    assert!(
+        text.contains("10 blocks") && text.contains("leader") && text.contains("6667 are a quorum"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_pruned_store_has_what_was_given_up_or_lacks_what_was_not() {
+    let bench = Bench::new();
+    bench.json(CHAIN);
+    bench.json("chain import chain.bin --store store");
+    let before = [8, 12].map(|index| bench.json(&format!("chain inspect --store store {index}")));
+    let pruned = bench.json("chain prune --store store --below 8");
+    assert_eq!([&pruned["lowest_available"], &pruned["tip"]], [8, 12]);
+    assert_eq!([8, 12].map(|index| bench.json(&format!("chain inspect --store store {index}"))), before);
+    let said = bench.failure("chain inspect --store store 7");
+    assert!(said.contains("which has 8 to 12"), "{said}");
+    let summary = bench.json("chain inspect --store store");
+    assert_eq!(summary["lowest_available"], 8);
+    assert_eq!([&summary["epochs"][0]["first"], &summary["epochs"][1]["first"]], [&Value::Null, &8.into()]);
+    let said = bench.failure("chain export --store store --out out.bin");
+    assert!(said.contains("gave up the commits below 8"), "{said}");
+    // Less is given up than was before: nothing changes. More than there is: the tip stays.
+    assert_eq!(bench.json("chain prune --store store --below 3")["lowest_available"], 8);
+    assert_eq!(bench.json("chain prune --store store --below 4294967295")["lowest_available"], 12);
+}
+
+#[test]
 fn what_is_not_there_is_told_in_one_line() {
     let bench = Bench::new();
     for arguments in [
@@ -275,7 +351,6 @@ fn what_is_not_there_is_told_in_one_line() {
 fn wrong_usage_ends_with_exit_code_2() {
     let bench = Bench::new();
     for arguments in [
-        "",
         "chain",
         "chain nonsense",
         "chain verify",
@@ -300,7 +375,7 @@ fn wrong_usage_ends_with_exit_code_2() {
 #[test]
 fn every_command_explains_itself_with_an_example() {
     let bench = Bench::new();
-    for command in ["generate", "import", "export", "verify"] {
+    for command in ["generate", "import", "export", "verify", "inspect", "prune"] {
         let output = bench.run(&format!("chain {command} --help"));
         assert_eq!(output.status.code(), Some(0));
         let help = String::from_utf8(output.stdout).expect("UTF-8");

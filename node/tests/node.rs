@@ -7,7 +7,11 @@ use serde_json::Value;
 use soma_sync_core::{config::Limits, types::PeerId};
 use soma_sync_proto::chain_file::ChainReader;
 use soma_sync_transport_quic::Identity;
-use std::fs;
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+};
 
 /// Settings with which a node stores so little at a time that it can be met in the middle of its work.
 const SLOWLY: &str = "--max-store-batch-bytes 64KiB --max-store-batches 1 --commit-sync-batch-size 10 \
@@ -234,4 +238,63 @@ fn a_node_that_is_not_allowed_is_served_or_not_told_why() {
     assert_eq!(ended.json()["commits"], 0);
     let served = Running::start(&bench, &format!("{arguments} --store served --identity friend")).done();
     assert_eq!([&served["synced"], &served["commits"]], [&Value::Bool(true), &20.into()]);
+}
+
+/// What is answered to a GET: the code, and the body.
+fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("somebody listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
+        .expect("it is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it is answered");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a code");
+    (code, body.to_owned())
+}
+
+/// Where a node answers HTTP, which it says in its log.
+fn metrics_address(node: &mut Running) -> String {
+    node.hear(|line| Some(line.split_once("metrics at http://")?.1.trim().to_owned()))
+}
+
+#[test]
+fn probes_and_metrics_say_something_else_than_the_node() {
+    let bench = bench_with_chain(20);
+    let (mut server, address) = Running::serve(&bench, "origin", "--metrics 127.0.0.1:0");
+    let http = metrics_address(&mut server);
+    assert_eq!(get(&http, "/healthz").0, 200);
+    assert_eq!(get(&http, "/readyz").0, 200, "it has nobody to wait for");
+    assert_eq!(get(&http, "/nonsense").0, 404);
+
+    let nobody = Identity::from_seed([9; 32]).peer_id();
+    let lonely =
+        format!("node --store lonely --genesis chain.bin --metrics 127.0.0.1:0 --peer {nobody}@127.0.0.1:9");
+    let mut lonely = Running::start(&bench, &lonely);
+    let lonely_http = metrics_address(&mut lonely);
+    assert_eq!([get(&lonely_http, "/healthz").0, get(&lonely_http, "/readyz").0], [200, 503]);
+
+    let mut node = Running::start(
+        &bench,
+        &format!("node --store fresh --genesis chain.bin --metrics 127.0.0.1:0 --peer {address}"),
+    );
+    let http = metrics_address(&mut node);
+    node.hear(|line| line.contains("synced; at commit 20").then_some(()));
+    let (code, line) = get(&http, "/readyz");
+    assert!(code == 200 && line.starts_with("synced; at commit 20 "), "{code} {line}");
+    let status: Value = serde_json::from_str(&get(&http, "/status").1).expect("JSON");
+    assert_eq!([&status["synced"], &status["tip"]["index"]], [&Value::Bool(true), &20.into()]);
+    let (_, metrics) = get(&http, "/metrics");
+    let peer = address.split_once('@').expect("an id and an address").0;
+    for line in [
+        "soma_sync_durable_index 20".to_owned(),
+        "soma_sync_certifiable_index 20".to_owned(),
+        "soma_sync_synced 1".to_owned(),
+        "soma_sync_stalled 0".to_owned(),
+        "soma_sync_stored_commits_total 20".to_owned(),
+        format!("soma_sync_peer_served_commits_total{{peer=\"{peer}\"}} 20"),
+        format!("soma_sync_peer_offences_total{{peer=\"{peer}\"}} 0"),
+        "# EOF".to_owned(),
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
 }
