@@ -172,6 +172,17 @@ impl Config {
         self.max_fetch_response_bytes.max(largest.saturating_add(KIB))
     }
 
+    /// The most bytes that an answer of commits may have: more than [`Config::answer_bytes`] where the votes for a single
+    /// commit need it, as far as the budget allows.
+    pub fn certified_answer_bytes(&self) -> u64 {
+        let largest = self.limits.max_block_bytes.saturating_add(KIB);
+        let votes = u64::from(self.limits.max_ancestors).saturating_mul(largest);
+        let needed = votes.saturating_add(self.limits.max_commit_bytes());
+        // An answer is charged twice, and beside it the frontier needs an answer of blocks and the largest block.
+        let spare = self.max_buffered_bytes.saturating_sub(self.answer_bytes()).saturating_sub(largest);
+        needed.min(spare / 2).max(self.answer_bytes())
+    }
+
     /// Bytes of the budget that only the lowest unfinished commit may use, so that it can always go on: the answer that
     /// it came in, with what was decoded of it; an answer in flight; and the largest block.
     pub fn frontier_bytes(&self) -> u64 {

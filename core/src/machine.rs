@@ -20,12 +20,14 @@ use crate::{
     committee::{Committee, InvalidNextCommittee},
     config::{Config, ConfigError},
     event::{Event, InboundId, JobId, RequestId},
+    job::CheckedBlock,
     ledger::{BufferId, Ledger},
     peers::{Link, PeerBook},
     rng::Rng,
     start::{Start, Tip},
     time::Timestamp,
     types::{BlockRef, ChainId, CommitIndex, CommitRef, Epoch, PeerId},
+    verified::Verified,
     votes::VoteBook,
     window::Window,
 };
@@ -33,6 +35,7 @@ use alloc::{
     boxed::Box,
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    vec::Vec,
 };
 use apply::Outstanding;
 use fetch::InFlight;
@@ -66,12 +69,18 @@ pub struct SyncMachine {
     window: Window,
     /// Commits from here on are said to be of an epoch that is not known to have begun: they are not asked for.
     later_epoch_from: Option<CommitIndex>,
+    /// A commit whose votes did not fit the usual answer, and the bytes to allow for it.
+    enlarged: Option<(CommitIndex, u64)>,
+    /// Until when nothing is fetched, because requests failed on our side.
+    local_rest_until: Timestamp,
     ledger: Ledger,
     peers: PeerBook,
     requests: BTreeMap<RequestId, InFlight>,
     jobs: Jobs,
     observing: Observing,
     outstanding: VecDeque<Outstanding>,
+    /// Blocks with votes that wait for the next batch.
+    pending_votes: Vec<(Verified<CheckedBlock>, BufferId)>,
     serving: BTreeMap<InboundId, PeerId>,
 
     commands: VecDeque<Command>,
@@ -121,12 +130,15 @@ impl SyncMachine {
             invalid_committee: None,
             window: Window::default(),
             later_epoch_from: None,
+            enlarged: None,
+            local_rest_until: Timestamp::ZERO,
             ledger,
             peers: PeerBook::new(&config),
             requests: BTreeMap::new(),
             jobs: Jobs::default(),
             observing: Observing::default(),
             outstanding: VecDeque::new(),
+            pending_votes: Vec::new(),
             serving: BTreeMap::new(),
             commands: VecDeque::new(),
             next_request: 0,
@@ -141,6 +153,9 @@ impl SyncMachine {
             config,
         };
         machine.adopt(&start);
+        if machine.check_pinned(start.tip.reference).is_err() {
+            return Err(NewError::Start("the stored tip contradicts a pinned commit"));
+        }
         Ok(machine)
     }
 
@@ -182,7 +197,8 @@ impl SyncMachine {
     /// changes nothing.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let requests = self.requests.values().map(InFlight::expires);
-        let earliest = requests.chain(self.peers.wake(self.now)).min()?;
+        let rest = Some(self.local_rest_until).filter(|until| *until > self.now);
+        let earliest = requests.chain(self.peers.wake(self.now)).chain(rest).min()?;
         Some(earliest.max(Timestamp::from_micros(self.now.as_micros().saturating_add(1))))
     }
 
@@ -291,7 +307,7 @@ impl SyncMachine {
 
     /// Forgets everything that is ahead of the tip.
     fn drop_window(&mut self) {
-        let dropped: alloc::vec::Vec<_> = self.window.clear().collect();
+        let dropped: Vec<_> = self.window.clear().collect();
         for body in &dropped {
             self.release(body.buffers());
         }

@@ -19,6 +19,14 @@ const PRIOR_LATENCY: Duration = Duration::from_millis(200);
 /// Shortest and longest pause after a peer failed.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Shortest and longest wait for the first part of an answer, and the shortest for a further one.
+const FIRST_BYTE_MIN: Duration = Duration::from_secs(5);
+const FIRST_BYTE_MAX: Duration = Duration::from_secs(20);
+/// How often deadlines are doubled at most.
+const PATIENCE_MAX: u32 = 6;
+/// Shortest and longest time for which a claim is cut.
+const CUT_MIN: Duration = Duration::from_millis(500);
+const CUT_MAX: Duration = Duration::from_secs(120);
 /// Failed ranges remembered for one peer.
 const MAX_AVOIDED: usize = 64;
 
@@ -48,7 +56,15 @@ pub(crate) struct Peer {
     banned_until: Timestamp,
     /// Starts of ranges that it failed to deliver, and until when it is not asked for them again.
     avoided: BTreeMap<CommitIndex, Timestamp>,
+    /// What its claims are cut to, and until when, since it failed to deliver more.
+    cut: Option<(CommitIndex, Timestamp)>,
+    /// How often its deadlines were doubled, because requests to it timed out.
+    patience: u32,
+    /// Most blocks that one request to it may ask for.
+    pub(crate) max_blocks: usize,
     pub(crate) next_poll: Timestamp,
+    /// When it was last polled.
+    pub(crate) last_poll: Timestamp,
     pub(crate) poll_in_flight: bool,
     pub(crate) push_in_flight: bool,
     /// The highest index that was pushed to it.
@@ -81,6 +97,8 @@ pub(crate) struct Claim {
     pub(crate) lowest: CommitIndex,
     /// When it answered our poll; a push does not change it.
     pub(crate) polled: Timestamp,
+    /// Whether it says more, and has failed to deliver that.
+    pub(crate) cut: bool,
 }
 
 impl Peer {
@@ -96,7 +114,11 @@ impl Peer {
             backoff_until: Timestamp::ZERO,
             banned_until: Timestamp::ZERO,
             avoided: BTreeMap::new(),
+            cut: None,
+            patience: 0,
+            max_blocks: usize::MAX,
             next_poll: now,
+            last_poll: Timestamp::ZERO,
             poll_in_flight: false,
             push_in_flight: false,
             pushed: CommitIndex::GENESIS,
@@ -135,7 +157,22 @@ impl Peer {
     pub(crate) fn first_byte_deadline(&self, timeout: Duration) -> Duration {
         let expected =
             Duration::from_micros(self.latency_us.unwrap_or(micros(PRIOR_LATENCY)).saturating_mul(4));
-        expected.clamp(Duration::from_secs(5), Duration::from_secs(20)).min(timeout)
+        let patient = expected.clamp(FIRST_BYTE_MIN, FIRST_BYTE_MAX).saturating_mul(self.patience_factor());
+        patient.min(timeout)
+    }
+
+    /// How long the next part of an answer may take.
+    pub(crate) fn progress_deadline(&self, timeout: Duration) -> Duration {
+        FIRST_BYTE_MIN.saturating_mul(self.patience_factor()).min(timeout)
+    }
+
+    fn patience_factor(&self) -> u32 {
+        1u32.checked_shl(self.patience).unwrap_or(u32::MAX)
+    }
+
+    /// A request to it timed out: whether it is slow or gone, the next one may take twice as long.
+    pub(crate) fn timed_out(&mut self) {
+        self.patience = self.patience.saturating_add(1).min(PATIENCE_MAX);
     }
 
     /// The first part of an answer came `after` the request.
@@ -148,6 +185,7 @@ impl Peer {
     /// It delivered what it was asked for.
     pub(crate) fn succeeded(&mut self, config: &Config) {
         self.failures = 0;
+        self.patience = self.patience.saturating_sub(1);
         self.limit = self.limit.saturating_add(1).min(config.max_requests_per_peer);
     }
 
@@ -166,16 +204,37 @@ impl Peer {
         let backoff = doubled.min(BACKOFF_MAX);
         let jitter = Duration::from_micros(rng.below(micros(backoff) / 4));
         self.backoff_until = now.saturating_add(backoff).saturating_add(jitter);
-        if let (Some(claim), Some(below)) = (&mut self.claim, start.previous()) {
-            claim.highest = claim.highest.min(below.max(self.delivered)).max(claim.lowest.min(claim.highest));
+        let Some(below) = start.previous() else { return };
+        let shown = below.max(self.delivered);
+        let believed_again =
+            CUT_MIN.saturating_mul(1u32.checked_shl(self.failures.min(8)).unwrap_or(u32::MAX));
+        self.cut = Some((shown, now.saturating_add(believed_again.min(CUT_MAX))));
+        if let Some(claim) = self.claim {
+            self.claimed(claim, now);
         }
+    }
+
+    /// It says what it has. More than it has shown is not believed for a while after it failed to deliver.
+    pub(crate) fn claimed(&mut self, claim: Claim, now: Timestamp) {
+        let most = self.cut.filter(|(_, until)| now < *until).map(|(shown, _)| shown.max(self.delivered));
+        let highest = most.map_or(claim.highest, |most| claim.highest.min(most.max(claim.lowest)));
+        self.claim = Some(Claim { highest, cut: claim.cut || highest < claim.highest, ..claim });
+    }
+
+    /// Its word was not to be doubted.
+    pub(crate) fn believe(&mut self, claim: Option<Claim>) {
+        self.cut = None;
+        self.claim = claim;
     }
 
     /// It is not asked for `start` for a while.
     pub(crate) fn avoid(&mut self, start: CommitIndex, now: Timestamp, config: &Config) {
         self.avoided.retain(|_, until| *until > now);
-        if self.avoided.len() >= MAX_AVOIDED {
-            self.avoided.pop_last();
+        if self.avoided.len() >= MAX_AVOIDED
+            && let Some(soonest) =
+                self.avoided.iter().min_by_key(|(_, until)| **until).map(|(start, _)| *start)
+        {
+            self.avoided.remove(&soonest);
         }
         self.avoided.insert(start, now.saturating_add(config.retry_same_peer_after));
     }

@@ -38,6 +38,10 @@ pub enum CommitInfoQuery {
     ByIndex(CommitIndex),
 }
 
+/// How far above the end of what was asked for an answer may go on, in commits, where none in the range can be
+/// certified. The same for everybody, whatever their configuration.
+pub const COMMITS_BEYOND_MAX: u32 = 100;
+
 /// Asks for the commits `start..=end`, or a shorter range from `start` on that can be certified.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FetchCommits {

@@ -408,14 +408,22 @@ impl Window {
         Below { epoch, proven: proven && nearest.next() == Some(start) }
     }
 
-    /// Blocks that nobody is asked for, lowest commit first, all of one epoch: at most `max` positions.
-    pub(crate) fn missing_blocks(&self, from: CommitIndex, max: usize) -> Vec<(CommitIndex, usize)> {
+    /// Commits with blocks that nobody is asked for, lowest first.
+    pub(crate) fn open_commits(&self) -> impl Iterator<Item = CommitIndex> {
+        self.open_bodies().map(|body| body.header.reference.index)
+    }
+
+    fn open_bodies(&self) -> impl Iterator<Item = &Body> {
         let open = self.spans.values().filter_map(|span| match span {
             Span::Certified(certified) if certified.missing > 0 => Some(certified.bodies.iter()),
             Span::Certified(_) | Span::Requested { .. } | Span::Certifying { .. } => None,
         });
-        let mut bodies =
-            open.flatten().filter(|body| body.missing > 0 && body.header.reference.index >= from);
+        open.flatten().filter(|body| body.missing > 0)
+    }
+
+    /// Blocks that nobody is asked for, lowest commit first, all of one epoch: at most `max` positions.
+    pub(crate) fn missing_blocks(&self, from: CommitIndex, max: usize) -> Vec<(CommitIndex, usize)> {
+        let mut bodies = self.open_bodies().filter(|body| body.header.reference.index >= from);
         let Some(first) = bodies.next() else { return Vec::new() };
         let epoch = first.header.epoch;
         let same_epoch = core::iter::once(first).chain(bodies.take_while(|body| body.header.epoch == epoch));

@@ -233,6 +233,14 @@ impl World {
     pub fn most_commands(&self, node: NodeId) -> usize {
         self.nodes[node.0].most_commands
     }
+    /// Verdicts on their way to a node.
+    pub fn pending_verdicts(&self, node: NodeId) -> Vec<Event> {
+        let verdicts = self.queue.values().filter_map(|occurrence| match occurrence {
+            Occurrence::Event(of, event @ Event::Verified { .. }) if *of == node => Some(event.clone()),
+            Occurrence::Event(..) | Occurrence::Tick(_) | Occurrence::Request { .. } => None,
+        });
+        verdicts.collect()
+    }
     /// Events handled by all nodes.
     pub fn events(&self) -> u64 {
         self.nodes.iter().map(|node| node.events).sum()

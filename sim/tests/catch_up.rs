@@ -1,6 +1,9 @@
 //! Real machines on both ends of simulated links. Invariants are checked after every event.
 
+mod common;
+
 use bytes::Bytes;
+use common::{Chain, MINUTE, certifiable, must_reach, observed, small_requests, world};
 use soma_sync_core::{
     Config, Event,
     command::{Halt, Notice, Offence, Stall},
@@ -10,66 +13,10 @@ use soma_sync_core::{
     types::{CommitDigest, CommitIndex, CommitRef},
 };
 use soma_sync_sim::{
-    chain::{ChainMaker, ChainSpec, MadeCommit},
-    world::{ChainStore, NodeId, Pace, Reply, World},
+    chain::{ChainSpec, MadeCommit},
+    world::{NodeId, Pace, Reply, World},
 };
-use std::{sync::Arc, time::Duration};
-
-const MINUTE: Duration = Duration::from_secs(60);
-
-struct Chain {
-    genesis: Arc<soma_sync_core::committee::Committee>,
-    commits: Vec<MadeCommit>,
-}
-
-impl Chain {
-    fn make(spec: ChainSpec) -> Self {
-        let mut maker = ChainMaker::new(spec).unwrap();
-        let commits = maker.by_ref().take(spec.commits as usize).collect();
-        Self { genesis: maker.genesis().clone(), commits }
-    }
-    fn of(commits: u32, epochs: u32) -> Self {
-        Self::make(ChainSpec {
-            commits,
-            blocks_per_commit: 5,
-            payload_bytes: 64,
-            committee: 4,
-            epochs,
-            seed: 1,
-        })
-    }
-    /// A store that holds the first `count` commits.
-    fn first(&self, count: u32) -> ChainStore {
-        ChainStore::of(self.genesis.clone(), &self.commits[..count as usize])
-    }
-    fn all(&self) -> ChainStore {
-        ChainStore::of(self.genesis.clone(), &self.commits)
-    }
-    fn tip(&self) -> CommitRef {
-        self.commits.last().unwrap().header.reference
-    }
-}
-
-/// A client with `config` and the first `held` commits, connected to that many honest servers.
-fn world(chain: &Chain, config: Config, held: u32, servers: usize) -> (World, NodeId, Vec<NodeId>) {
-    let mut world = World::new(Pace::default());
-    let client = world.add(config, chain.first(held));
-    let servers: Vec<_> = (0..servers).map(|_| world.add(Config::default(), chain.all())).collect();
-    for server in &servers {
-        world.connect(client, *server);
-    }
-    (world, client, servers)
-}
-
-fn certifiable(world: &World, node: NodeId) -> CommitRef {
-    world.machine(node).status().certifiable
-}
-
-fn must_reach(world: &mut World, client: NodeId, tip: CommitRef) {
-    let reached = world.run_until(MINUTE, |world| certifiable(world, client) == tip);
-    assert!(reached, "not at {tip}: {:#?}", world.machine(client).status());
-    assert_eq!(world.store(client).tip(), tip);
-}
+use std::time::Duration;
 
 fn stalled(world: &World, node: NodeId, is: impl Fn(&Stall) -> bool) -> bool {
     world.notices(node).iter().any(|notice| matches!(notice, Notice::Stalled(stall) if is(stall)))
@@ -175,11 +122,6 @@ fn a_claim_of_a_lowest_above_the_highest_is_an_offence() {
         world
             .run_until(MINUTE, |world| world.disconnected(client) == [(peer, Offence::InvertedAvailability)])
     );
-}
-
-/// Small requests, so that every server is asked for something.
-fn small_requests() -> Config {
-    Config { commit_sync_batch_size: 10, max_blocks_per_fetch: 20, ..Config::default() }
 }
 
 /// Flips the last bit of the last payload.
@@ -414,13 +356,6 @@ fn a_pinned_commit_that_is_on_the_chain_changes_nothing() {
     let config = Config { pinned_commits: vec![chain.commits[16].header.reference], ..Config::default() };
     let (mut world, client, _) = world(&chain, config, 0, 1);
     must_reach(&mut world, client, chain.tip());
-}
-
-fn observed(made: &MadeCommit) -> Event {
-    Event::CommitObserved {
-        commit: made.header.payload.clone(),
-        blocks: made.blocks.iter().map(|block| block.payload.clone()).collect(),
-    }
 }
 
 fn votes(made: &MadeCommit) -> Event {

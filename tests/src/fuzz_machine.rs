@@ -52,6 +52,10 @@ struct Subject {
     next_inbound: u64,
     committees: &'static [Arc<Committee>],
     most_commands: usize,
+    /// Whether the store refused batches and was not opened again.
+    store_failed: bool,
+    /// Events so far, for the report of a wedge.
+    log: Vec<String>,
     /// Which kinds of trouble this sequence has, a bit each: with all of them in every one, none would get far.
     troubles: u16,
 }
@@ -96,6 +100,45 @@ pub fn machine_inputs(bytes: &[u8]) -> Option<Outcome> {
     }
     assert_eq!(subject.twin, subject.machine, "the same events led to another state");
     Some(Outcome { events, most_commands: subject.most_commands, status: subject.machine.status() })
+}
+
+/// Commits that the honest peer of the last phase has beyond the machine's tip.
+const HONEST_LEAD: u32 = 45;
+/// Events in which the last phase must be over. A commit costs a few; what is more is a loop.
+const MOST_COMPLETION_EVENTS: usize = 5_000;
+/// Virtual time in which it must be over: the longest rests and bans of the default configuration do not add up to it.
+const MOST_COMPLETION_TIME: Duration = Duration::from_secs(600);
+
+/// Runs a machine through what the bytes say, and then without any fault: everything outstanding is completed
+/// honestly, the store works, and one honest peer, that is new, has the chain. `Err` where a machine that did not halt
+/// does not come to that peer's tip within bounded work and time.
+///
+/// With `log`, the error names every event.
+pub fn machine_inputs_then_completion(bytes: &[u8], log: bool) -> Option<Result<Outcome, String>> {
+    let mut input = Unstructured::new(bytes);
+    let mut subject = Subject::new(&mut input).ok()?;
+    if log {
+        subject.log.reserve(1);
+    }
+    let mut events = 0;
+    while !input.is_empty() {
+        let Ok(event) = subject.draw_event(&mut input) else { break };
+        subject.handle(event);
+        events += 1;
+    }
+    if log {
+        subject.log.push("--- completion ---".into());
+    }
+    let result = subject.complete();
+    let outcome = Outcome { events, most_commands: subject.most_commands, status: subject.machine.status() };
+    Some(result.map(|()| outcome).map_err(|why| {
+        format!(
+            "{why}\n{}\n{:#?}\n{:#?}",
+            subject.log.join("\n"),
+            subject.machine.status(),
+            log.then_some(&subject.machine)
+        )
+    }))
 }
 
 /// The committees of the first epochs; what is further ahead is never reached.
@@ -191,11 +234,22 @@ impl Subject {
             next_inbound: 0,
             committees,
             most_commands: 0,
+            store_failed: false,
+            log: Vec::new(),
             troubles,
         })
     }
 
     fn handle(&mut self, event: Event) {
+        match &event {
+            Event::StoreFailed { .. } => self.store_failed = true,
+            Event::StoreReopened { .. } => self.store_failed = false,
+            _ => {}
+        }
+        if self.log.capacity() > 0 {
+            let text = format!("{event:?}");
+            self.log.push(format!("{:?} {}", self.now, text.chars().take(400).collect::<String>()));
+        }
         self.machine.handle(self.now, event.clone());
         self.twin.handle(self.now, event);
         let mut commands = 0;
@@ -213,6 +267,107 @@ impl Subject {
             panic!("{broken}: {:#?}", self.machine);
         }
         assert!(self.machine.poll_timeout().is_none_or(|at| at > self.now), "a timer in the past");
+    }
+
+    /// The last phase, without faults.
+    fn complete(&mut self) -> std::result::Result<(), String> {
+        self.troubles = 0;
+        let honest = PeerId::new([77; 32]);
+        for id in 0..=4 {
+            self.handle(Event::PeerDisconnected { peer: PeerId::new([id; 32]) });
+        }
+        if self.store_failed {
+            self.batches.clear();
+            let start = Box::new(self.start());
+            self.handle(Event::StoreReopened { start });
+        }
+        // Requests of before are to peers that are gone.
+        for id in std::mem::take(&mut self.requests).into_keys() {
+            self.handle(Event::RequestFinished { id, result: Err(RequestFailure::Disconnected) });
+        }
+        let lead = if self.machine.status().halted.is_some() { 0 } else { HONEST_LEAD };
+        let tip = CommitIndex::new(self.machine.status().queued.index.get() + lead);
+        self.handle(Event::PeerConnected { peer: honest });
+        let end = self.now.saturating_add(MOST_COMPLETION_TIME);
+        for _ in 0..MOST_COMPLETION_EVENTS {
+            let status = self.machine.status();
+            let level =
+                status.queued.index >= tip && status.delivered >= tip && status.certifiable.index >= tip;
+            if status.halted.is_some() || level && status.synced && status.stall.is_none() {
+                return Ok(());
+            }
+            if self.now > end {
+                return Err(format!("not at {tip} after {MOST_COMPLETION_TIME:?}"));
+            }
+            let mut nothing = Unstructured::new(&[]);
+            let events = self.honest_events(&mut nothing, tip).expect("draws without input");
+            if events.is_empty() {
+                match self.machine.poll_timeout() {
+                    Some(at) => self.now = at,
+                    None => return Err(format!("not at {tip}, and nothing will ever happen")),
+                }
+                self.handle(Event::Tick);
+            }
+            // A link and a disk take their time.
+            self.now = self.now.saturating_add(Duration::from_millis(1));
+            for event in events {
+                self.handle(event);
+            }
+        }
+        Err(format!("not at {tip} after {MOST_COMPLETION_EVENTS} rounds: a loop"))
+    }
+
+    /// What an honest world answers to everything that is outstanding.
+    fn honest_events(&mut self, nothing: &mut Unstructured<'_>, tip: CommitIndex) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        for (id, job) in std::mem::take(&mut self.jobs) {
+            events.push(Event::Verified { id, verdict: self.verdict(nothing, job)? });
+        }
+        for batch in std::mem::take(&mut self.batches) {
+            self.durable.append(&batch);
+            events.push(Event::Stored { through: batch.id });
+        }
+        let status = self.machine.status();
+        if status.delivered < status.durable {
+            events.push(Event::Broadcasted { through: status.durable });
+        }
+        for id in std::mem::take(&mut self.serving) {
+            events.push(Event::Served { id, bytes: 0 });
+        }
+        for (id, request) in std::mem::take(&mut self.requests) {
+            let part = match request {
+                Request::CommitInfo(_) => Some(ResponsePart::CommitInfo {
+                    commit: None,
+                    chain_id: Some(self.committees[0].chain_id()),
+                }),
+                Request::Availability { .. } => {
+                    Some(ResponsePart::Availability { highest: tip, lowest: CommitIndex::GENESIS })
+                }
+                Request::Commits(fetch) if fetch.start > tip => None,
+                Request::Commits(fetch) => {
+                    // As an honest server does, it ends the range with the epoch.
+                    let first = fetch.start.get();
+                    let epoch_end = (first - 1) / EPOCH_COMMITS * EPOCH_COMMITS + EPOCH_COMMITS;
+                    let last = fetch.end.min(tip).get().min(epoch_end);
+                    Some(ResponsePart::Commits {
+                        commits: vec![payload(250); (last - first) as usize + 1],
+                        certifiers: vec![payload(300); 3],
+                        blocks: Vec::new(),
+                        buffer_bytes: u64::from(last - first + 1) * 250 + 900,
+                    })
+                }
+                Request::Blocks(fetch) => Some(ResponsePart::Blocks {
+                    blocks: vec![payload(100); fetch.refs.len()],
+                    missing: Vec::new(),
+                    buffer_bytes: fetch.refs.len() as u64 * 100,
+                }),
+                Request::Push { .. } => Some(ResponsePart::Push { timestamp_ms: 0 }),
+            };
+            let result = part.as_ref().map(|_| ()).ok_or(RequestFailure::Refused(RefuseReason::Unavailable));
+            events.extend(part.map(|part| Event::ResponsePart { id, part }));
+            events.push(Event::RequestFinished { id, result });
+        }
+        Ok(events)
     }
 
     /// Notes what a command asks for, so that later events can complete it.
@@ -558,7 +713,8 @@ impl Subject {
 
 /// A block of the one chain; that of position 0 of an epoch's last commit ends the epoch.
 fn checked(reference: BlockRef, committees: &[Arc<Committee>]) -> CheckedBlock {
-    let ends = reference.round.get() % EPOCH_COMMITS == 0 && reference.author == AuthorityIndex::ZERO;
+    let ends =
+        reference.round.get().is_multiple_of(EPOCH_COMMITS) && reference.author == AuthorityIndex::ZERO;
     let next = committees.get(reference.epoch.get() as usize + 1).filter(|_| ends);
     CheckedBlock {
         reference,

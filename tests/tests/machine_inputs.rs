@@ -1,6 +1,6 @@
 //! The machine, driven by random sequences of events, without any runtime.
 
-use soma_sync_tests::fuzz_machine::{Outcome, machine_inputs, machine_seed};
+use soma_sync_tests::fuzz_machine::{Outcome, machine_inputs, machine_inputs_then_completion, machine_seed};
 
 #[test]
 fn no_sequence_of_events_breaks_an_invariant() {
@@ -26,5 +26,40 @@ fn no_sequence_of_events_breaks_an_invariant() {
     for (what, how_often) in reached {
         println!("{what} in {how_often} sequences");
         assert!(how_often > 0, "never: {what}");
+    }
+}
+
+#[test]
+fn once_faults_stop_one_honest_peer_is_enough_to_reach_its_tip() {
+    let (mut runs, mut reached, mut wedges) = (0, 0, Vec::new());
+    for len in [60, 150, 400, 1_000, 3_000] {
+        for seed in 0..3_000 {
+            let bytes = machine_seed(seed, len);
+            match machine_inputs_then_completion(&bytes, false) {
+                None => {}
+                Some(Ok(outcome)) => {
+                    runs += 1;
+                    reached += usize::from(outcome.status.halted.is_none());
+                }
+                Some(Err(why)) => {
+                    runs += 1;
+                    wedges.push((len, seed, why));
+                }
+            }
+        }
+    }
+    println!("{runs} sequences, {reached} reached the tip, {} wedged", wedges.len());
+    assert!(reached > runs / 4, "most sequences halted: the completion tests little");
+    if let Some((len, seed, why)) = wedges.first() {
+        for (len, seed, why) in &wedges {
+            println!("len {len} seed {seed}: {}", why.lines().next().unwrap_or_default());
+        }
+        let full = machine_inputs_then_completion(&machine_seed(*seed, *len), true);
+        std::fs::write(
+            std::env::temp_dir().join("wedge.txt"),
+            format!("{:?}", full.map(Result::err)).replace("\\n", "\n"),
+        )
+        .ok();
+        panic!("{} wedges; the first, of seed {seed} and length {len}: {why}", wedges.len());
     }
 }

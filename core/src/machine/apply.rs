@@ -47,13 +47,18 @@ impl SyncMachine {
     /// Hands complete commits at the front to storage.
     pub(super) fn advance(&mut self) {
         let max = usize::try_from(self.config.max_store_batches).unwrap_or(usize::MAX);
-        while self.halted.is_none() && self.stall_ahead().is_none() && self.outstanding.len() < max {
+        while self.halted.is_none() && self.stall_ahead().is_none() && self.committing() < max {
             let mut draft = Draft::default();
             while draft.batch_bytes < self.config.max_store_batch_bytes && self.take_front(&mut draft) {}
             if draft.commits.is_empty() {
                 break;
             }
             self.hand_over(draft);
+        }
+        // Votes go with commits where there are any; else a batch of them at a time.
+        let alone = self.outstanding.iter().all(|outstanding| !outstanding.batch.commits.is_empty());
+        if alone && !self.pending_votes.is_empty() && self.halted.is_none() {
+            self.hand_over(Draft::default());
         }
     }
 
@@ -139,7 +144,10 @@ impl SyncMachine {
         }
     }
 
-    fn hand_over(&mut self, draft: Draft) {
+    fn hand_over(&mut self, mut draft: Draft) {
+        for vote in core::mem::take(&mut self.pending_votes) {
+            draft.add_block(vote);
+        }
         let Draft { blocks, commits, committees, buffers, batch_bytes: _ } = draft;
         let batch = Arc::new(Batch { id: self.new_batch_id(), blocks, commits, committees });
         self.outstanding.push_back(Outstanding { batch: batch.clone(), buffers, tip: self.tip });
@@ -149,7 +157,7 @@ impl SyncMachine {
         self.cancel_needless();
     }
 
-    /// Hands blocks to storage that no commit of the batch names: votes, or blocks of a commit that is too large.
+    /// Hands blocks of a commit to storage that is too large to be held in memory.
     pub(super) fn store_blocks(&mut self, blocks: Vec<(Verified<CheckedBlock>, BufferId)>) {
         let mut draft = Draft::default();
         for block in blocks {
@@ -231,7 +239,12 @@ impl SyncMachine {
         self.lowest_available = start.lowest_available;
         self.votes = VoteBook::new(start.certifiable, self.config.look_ahead_commits);
         self.committees.clear();
+        self.invalid_committee = None;
+        self.enlarged = None;
         self.adopt(start);
+        if let Err(halt) = self.check_pinned(start.tip.reference) {
+            self.halt(halt);
+        }
     }
 
     /// Committees of epochs that nothing depends on any more are forgotten.
@@ -264,8 +277,7 @@ impl SyncMachine {
             self.release(body.buffers());
             return true;
         }
-        let busy =
-            self.outstanding.len() >= usize::try_from(self.config.max_store_batches).unwrap_or(usize::MAX);
+        let busy = self.outstanding.iter().any(|outstanding| outstanding.batch.commits.is_empty());
         if !busy && !self.store_failed {
             let held = self.window.stage_held(frontier);
             if !held.is_empty() {

@@ -1,11 +1,14 @@
 //! What to send next: polls, pushes, requests for commits and blocks, jobs for workers.
 
-use super::{SyncMachine, fetch::Asked};
+use super::{
+    SyncMachine,
+    fetch::{Asked, InFlight},
+};
 use crate::{
     command::Stall,
     ledger::Claimant,
     peers::Link,
-    schedule::{View, Wanted},
+    schedule::{CommitsWanted, View, Wanted},
     time::{Timestamp, micros},
     types::{CommitIndex, PeerId},
 };
@@ -44,8 +47,8 @@ impl SyncMachine {
         }
         let grown = self.grown;
         for (_, peer) in self.peers.iter_mut() {
-            if let Some(claim) = peer.claim.filter(|claim| claim.polled < grown) {
-                peer.next_poll = peer.next_poll.min(claim.polled.saturating_add(POLL_PAUSE));
+            if peer.claim.is_some_and(|claim| claim.polled < grown) {
+                peer.next_poll = peer.next_poll.min(peer.last_poll.saturating_add(POLL_PAUSE));
             }
         }
     }
@@ -61,6 +64,7 @@ impl SyncMachine {
             .filter(|(_, peer)| now >= peer.next_poll && now >= peer.banned_until())
             .map(|(id, peer)| {
                 peer.poll_in_flight = true;
+                peer.last_poll = now;
                 (id, peer.link)
             })
             .collect();
@@ -110,7 +114,7 @@ impl SyncMachine {
 
     /// Asks for commits and blocks as far as peers, budget and look-ahead allow.
     fn fetch(&mut self) {
-        if self.halted.is_some() || self.blocked().is_some() {
+        if self.halted.is_some() || self.blocked().is_some() || self.now < self.local_rest_until {
             return;
         }
         let Some(frontier) = self.tip.reference.index.next() else { return };
@@ -127,21 +131,48 @@ impl SyncMachine {
                 now: self.now,
                 tip: self.tip.reference.index,
                 horizon: self.horizon(),
+                uncertified: self.uncertified(),
+                enlarged: self.enlarged,
             };
             let Some(wanted) = view.next() else { break };
-            let claimant =
-                if wanted.lowest() == Some(frontier) { Claimant::Frontier } else { Claimant::Ahead };
+            let claimant = if wanted.lowest().is_some_and(|lowest| lowest <= frontier) {
+                Claimant::Frontier
+            } else {
+                Claimant::Ahead
+            };
             if !self.reserve(&wanted, claimant, frontier) {
                 break;
             }
             match wanted {
-                Wanted::Commits(commits) => {
-                    let epoch = self.below(commits.range.start()).epoch;
-                    self.ask_commits(commits, epoch);
-                }
+                Wanted::Commits(commits) => self.fetch_commits(commits),
                 Wanted::Blocks(blocks) => self.ask_blocks(blocks),
             }
         }
+    }
+
+    /// Asks for commits, under the committee of the epoch that they should be of.
+    fn fetch_commits(&mut self, commits: CommitsWanted) {
+        let start = commits.range.start();
+        let epoch = if commits.stored { self.tip.epoch } else { self.below(start).epoch };
+        if self.committees.contains_key(&epoch) {
+            return self.ask_commits(commits, epoch);
+        }
+        // The epoch's end is here and not applied yet: until then there is nobody to hold the answer against.
+        self.ledger.unreserve(Self::commits_reservation(commits.max_bytes));
+        self.later_epoch_from = Some(self.later_epoch_from.map_or(start, |from| from.min(start)));
+    }
+
+    /// The stored tip, where we cannot certify it and have nothing under way that might change that.
+    fn uncertified(&self) -> Option<CommitIndex> {
+        let tip = self.tip.reference.index;
+        let asked = |in_flight: &InFlight| match &in_flight.asked {
+            Asked::Commits(asked) => asked.range.start() <= tip,
+            Asked::Chain | Asked::Availability | Asked::Push | Asked::Blocks(_) => false,
+        };
+        let settled = self.durable == tip && self.certifiable().index < tip && self.pending_votes.is_empty();
+        let under_way =
+            self.requests.values().any(asked) || !self.outstanding.is_empty() || !self.jobs.is_idle();
+        (settled && !under_way).then_some(tip)
     }
 
     /// Sets the bytes of the answer aside.

@@ -10,7 +10,8 @@ use crate::{
     payload::Payload,
     peers::{Claim, Link},
     request::{
-        CommitInfoQuery, FetchBlocks, FetchCommits, RefuseReason, Request, RequestFailure, ResponsePart,
+        COMMITS_BEYOND_MAX, CommitInfoQuery, FetchBlocks, FetchCommits, RefuseReason, Request,
+        RequestFailure, ResponsePart,
     },
     schedule::{BlocksWanted, CommitsWanted},
     time::Timestamp,
@@ -66,9 +67,13 @@ pub(super) struct BlocksAsked {
     epoch: Epoch,
     /// How many positions have been answered.
     answered: usize,
-    /// Whether the server said that it lacks one.
-    lacking: bool,
+    /// How many of these were answered with a block, and the commit of the first that the server lacks.
+    delivered: usize,
+    lacking: Option<CommitIndex>,
 }
+
+/// How long nothing is fetched after a request failed on our side.
+const LOCAL_REST: Duration = Duration::from_millis(100);
 
 /// Bytes that an answer for commits takes in memory for each byte on the wire: the encoding, and the decoded
 /// references, which are as many bytes again.
@@ -136,7 +141,7 @@ impl SyncMachine {
 
     /// Asks for commits. Their bytes have been reserved.
     pub(super) fn ask_commits(&mut self, wanted: CommitsWanted, epoch: Epoch) {
-        let CommitsWanted { peer, range, max_bytes } = wanted;
+        let CommitsWanted { peer, range, max_bytes, stored } = wanted;
         let asked = CommitsAsked { range, epoch, max_bytes, commits: Vec::new(), certifiers: Vec::new() };
         let request = Request::Commits(FetchCommits {
             start: range.start(),
@@ -146,7 +151,9 @@ impl SyncMachine {
             with_blocks: false,
         });
         let id = self.send(peer, request, Asked::Commits(asked), max_bytes.saturating_mul(DECODED_FACTOR));
-        self.window.request(range, id);
+        if !stored {
+            self.window.request(range, id);
+        }
         self.count_in_flight(peer);
     }
 
@@ -168,7 +175,14 @@ impl SyncMachine {
         };
         let refs: Vec<_> = positions.iter().filter_map(block_at).collect();
         let request = Request::Blocks(FetchBlocks { refs: refs.clone(), max_bytes });
-        let asked = BlocksAsked { positions: positions.clone(), refs, epoch, answered: 0, lacking: false };
+        let asked = BlocksAsked {
+            positions: positions.clone(),
+            refs,
+            epoch,
+            answered: 0,
+            delivered: 0,
+            lacking: None,
+        };
         let id = self.send(peer, request, Asked::Blocks(asked), max_bytes);
         for (index, slot) in positions {
             self.window.set_slot(index, slot, Slot::Requested(id));
@@ -194,7 +208,11 @@ impl SyncMachine {
         {
             known.answered(self.now.saturating_since(in_flight.sent));
         }
-        in_flight.progress_deadline = self.now.saturating_add(Duration::from_secs(5));
+        let pause = self
+            .peers
+            .get(&peer)
+            .map_or(self.config.timeout, |peer| peer.progress_deadline(self.config.timeout));
+        in_flight.progress_deadline = self.now.saturating_add(pause);
         let taken = match (&in_flight.asked, part) {
             (Asked::Chain, ResponsePart::CommitInfo { chain_id, .. }) => {
                 self.chain_answered(id, peer, chain_id)
@@ -255,7 +273,7 @@ impl SyncMachine {
         self.counted(id);
         let polled = self.now;
         if let Some(known) = self.peers.get_mut(&peer) {
-            known.claim = Some(Claim { highest, lowest, polled });
+            known.claimed(Claim { highest, lowest, polled, cut: false }, polled);
         }
         Ok(())
     }
@@ -286,6 +304,12 @@ impl SyncMachine {
         }
         asked.commits.extend(commits);
         asked.certifiers.extend(certifiers);
+        let most = asked.range.count().saturating_add(u64::from(COMMITS_BEYOND_MAX));
+        let voters = u64::from(self.config.limits.max_ancestors).saturating_mul(2);
+        let count = |items: &Vec<Payload>| u64::try_from(items.len()).unwrap_or(u64::MAX);
+        if count(&asked.commits) > most || count(&asked.certifiers) > voters {
+            return Err(Offence::TooMuch);
+        }
         Ok(())
     }
 
@@ -311,9 +335,6 @@ impl SyncMachine {
             matched.retain(|index, slot| self.window.slot(index, slot) == Some(&Slot::Requested(id)));
         for (index, slot) in &matched.lacking {
             self.window.forget_slot(*index, *slot, &Slot::Requested(id));
-            if let Some(known) = self.peers.get_mut(&peer) {
-                known.avoid(*index, self.now, &self.config);
-            }
         }
         let buffer = self.ledger.hold(bytes, matched.blocks.len());
         let (Some(committee), Some(buffer)) = (committee, buffer) else {
@@ -350,7 +371,10 @@ impl SyncMachine {
                 self.offence(peer, Offence::Malformed);
             }
             Err(RequestFailure::Refused(reason)) => self.refused(id, &in_flight, reason),
-            Err(RequestFailure::Local) => self.put_back(id, &in_flight),
+            Err(RequestFailure::Local) => {
+                self.put_back(id, &in_flight);
+                self.local_rest_until = self.now.saturating_add(LOCAL_REST);
+            }
             Err(RequestFailure::Disconnected | RequestFailure::Reset) => self.not_delivered(id, &in_flight),
         }
     }
@@ -358,7 +382,10 @@ impl SyncMachine {
     /// Takes a request out of the books.
     fn finish(&mut self, id: RequestId) -> Option<InFlight> {
         let in_flight = self.requests.remove(&id)?;
-        let next_poll = self.next_poll();
+        let next_poll = match in_flight.asked {
+            Asked::Chain | Asked::Availability => self.next_poll(),
+            Asked::Push | Asked::Commits(_) | Asked::Blocks(_) => self.now,
+        };
         let Some(peer) = self.peers.get_mut(&in_flight.peer) else { return Some(in_flight) };
         match in_flight.asked {
             Asked::Chain | Asked::Availability => {
@@ -378,7 +405,7 @@ impl SyncMachine {
     /// The whole answer came, as far as the server is concerned.
     fn answer_complete(&mut self, id: RequestId, in_flight: InFlight) {
         let (now, peer) = (self.now, in_flight.peer);
-        let (start, reserved, received) = (in_flight.start(), in_flight.reserved, in_flight.received);
+        let (reserved, received) = (in_flight.reserved, in_flight.received);
         match in_flight.asked {
             Asked::Chain | Asked::Availability | Asked::Push => {}
             Asked::Commits(asked) if asked.commits.is_empty() => {
@@ -390,16 +417,17 @@ impl SyncMachine {
                 self.certify(id, peer, asked, received);
             }
             Asked::Blocks(asked) => {
-                let progressed = asked.answered > 0;
-                let lacking = asked.lacking;
+                let first = asked.positions.first().map(|(index, _)| *index);
+                let (delivered, lacking) = (asked.delivered, asked.lacking);
                 let rest = InFlight { asked: Asked::Blocks(asked), ..in_flight };
                 self.put_back(id, &rest);
                 let config = &self.config;
                 let Some(known) = self.peers.get_mut(&peer) else { return };
-                match (progressed, start) {
-                    (false, Some(start)) => known.failed(start, now, config, &mut self.rng),
-                    (true, _) if lacking => {}
-                    (true, _) | (false, None) => known.succeeded(config),
+                match (lacking.or(first), delivered) {
+                    (Some(start), 0) => known.failed(start, now, config, &mut self.rng),
+                    // It delivered what it has: it is asked for other commits meanwhile.
+                    (Some(start), _) if lacking.is_some() => known.avoid(start, now, config),
+                    (_, _) => known.succeeded(config),
                 }
             }
         }
@@ -419,7 +447,7 @@ impl SyncMachine {
         let end = range.start().saturating_add(count);
         let job = self.new_job_id();
         self.window.certifying(range.start(), id, job, end);
-        let last = range.end().saturating_add(self.config.commit_sync_batch_size);
+        let last = range.end().saturating_add(COMMITS_BEYOND_MAX);
         let certify = CertifyJob {
             start: range.start(),
             last,
@@ -457,24 +485,49 @@ impl SyncMachine {
     }
 
     fn refused(&mut self, id: RequestId, in_flight: &InFlight, reason: RefuseReason) {
-        match reason {
-            // It does what it can: nothing is held against its word, and it is asked again after a rest.
-            RefuseReason::Busy => {
-                let start = in_flight.start();
-                let claim = self.peers.get(&in_flight.peer).and_then(|peer| peer.claim);
-                self.not_delivered(id, in_flight);
-                if let (Some(known), Some(_)) = (self.peers.get_mut(&in_flight.peer), start) {
-                    known.claim = claim;
+        let claim = self.peers.get(&in_flight.peer).and_then(|peer| peer.claim);
+        match (reason, &in_flight.asked) {
+            // The votes for a single commit may need more than the usual answer allows.
+            (RefuseReason::TooLarge, Asked::Commits(asked)) if self.enlarge(asked) => {
+                self.put_back(id, in_flight);
+            }
+            // It is to be asked for fewer at a time.
+            (RefuseReason::TooMany, Asked::Blocks(asked)) if asked.positions.len() > 1 => {
+                self.put_back(id, in_flight);
+                if let Some(known) = self.peers.get_mut(&in_flight.peer) {
+                    known.max_blocks = asked.positions.len() / 2;
                 }
             }
-            RefuseReason::InvalidRange
-            | RefuseReason::TooMany
-            | RefuseReason::InvalidReference
-            | RefuseReason::Malformed
-            | RefuseReason::Unavailable
-            | RefuseReason::TooLarge
-            | RefuseReason::Internal => self.not_delivered(id, in_flight),
+            // It does what it can: nothing is held against its word, and it is asked again after a rest.
+            (RefuseReason::Busy, _) => {
+                self.not_delivered(id, in_flight);
+                if let Some(known) = self.peers.get_mut(&in_flight.peer) {
+                    known.believe(claim);
+                }
+            }
+            (
+                RefuseReason::InvalidRange
+                | RefuseReason::TooMany
+                | RefuseReason::InvalidReference
+                | RefuseReason::Malformed
+                | RefuseReason::Unavailable
+                | RefuseReason::TooLarge
+                | RefuseReason::Internal,
+                _,
+            ) => self.not_delivered(id, in_flight),
         }
+    }
+
+    /// Allows twice the bytes for what did not fit; `false` where more cannot be allowed.
+    fn enlarge(&mut self, asked: &CommitsAsked) -> bool {
+        let start = asked.range.start();
+        let most = self.config.certified_answer_bytes();
+        let nearer = self.enlarged.is_none_or(|(of, _)| start <= of || of <= self.tip.reference.index);
+        if asked.max_bytes >= most || !nearer {
+            return false;
+        }
+        self.enlarged = Some((start, asked.max_bytes.saturating_mul(2).min(most)));
+        true
     }
 
     /// Abandons requests whose time is up.
@@ -486,6 +539,9 @@ impl SyncMachine {
             self.counters.timeouts = self.counters.timeouts.saturating_add(1);
             self.push(Command::CancelRequest { id });
             if let Some(in_flight) = self.finish(id) {
+                if let Some(known) = self.peers.get_mut(&in_flight.peer) {
+                    known.timed_out();
+                }
                 self.not_delivered(id, &in_flight);
             }
         }
@@ -589,10 +645,11 @@ impl BlocksAsked {
                     matched.refs.push(*reference);
                     matched.slots.push(*position);
                     matched.blocks.push(block);
+                    self.delivered = self.delivered.saturating_add(1);
                 }
                 None => {
                     missing.next();
-                    self.lacking = true;
+                    self.lacking = self.lacking.or(Some(position.0));
                     matched.lacking.push(*position);
                 }
             }

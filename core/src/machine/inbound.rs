@@ -5,7 +5,9 @@ use crate::{
     command::{Command, Offence, ServePlan},
     event::InboundId,
     peers::{Claim, Link},
-    request::{CommitInfoQuery, FetchBlocks, FetchCommits, RefuseReason, Request, ResponsePart},
+    request::{
+        COMMITS_BEYOND_MAX, CommitInfoQuery, FetchBlocks, FetchCommits, RefuseReason, Request, ResponsePart,
+    },
     types::{BlockRef, CommitIndex, CommitRange, CommitRef, PeerId, Round},
 };
 
@@ -112,11 +114,11 @@ impl SyncMachine {
 
     /// A peer says that it is further than it said before.
     fn pushed(&mut self, peer: PeerId, index: CommitIndex) {
+        let now = self.now;
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        if let Some(Claim { highest, .. }) = known.claim.as_mut()
-            && known.link == Link::Checked
+        if let Some(claim) = known.claim.filter(|claim| known.link == Link::Checked && claim.highest < index)
         {
-            *highest = (*highest).max(index);
+            known.claimed(Claim { highest: index, ..claim }, now);
         }
     }
 
@@ -135,8 +137,8 @@ impl SyncMachine {
         let range = CommitRange::new(range.start(), end).ok_or(RefuseReason::InvalidRange)?;
         Ok(Answer::FromStorage(ServePlan::Commits {
             range,
-            last: end.saturating_add(batch).min(certifiable),
-            max_bytes: fetch.max_bytes.min(self.config.answer_bytes()),
+            last: end.saturating_add(COMMITS_BEYOND_MAX).min(certifiable),
+            max_bytes: fetch.max_bytes.min(self.config.certified_answer_bytes()),
             with_blocks: fetch.with_blocks,
         }))
     }

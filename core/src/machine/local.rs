@@ -52,12 +52,13 @@ fn charge<'a>(payloads: impl IntoIterator<Item = &'a Payload>) -> u64 {
 impl SyncMachine {
     /// Sets bytes aside for something of our own, giving up what was fetched ahead where that is needed.
     fn hold_local(&mut self, bytes: u64) -> Option<BufferId> {
+        let bytes = bytes.max(1);
         let frontier = self.tip.reference.index.next()?;
         while !self.ledger.reserve(bytes, Claimant::Frontier) {
             let body = self.window.pop_back(frontier)?;
             self.release(body.buffers());
         }
-        self.ledger.hold(bytes.max(1), 1)
+        self.ledger.hold(bytes, 1)
     }
 
     pub(super) fn commit_observed(&mut self, commit: Payload, blocks: Vec<Payload>) {
@@ -73,7 +74,7 @@ impl SyncMachine {
         self.observe_next();
     }
 
-    fn observe_next(&mut self) {
+    pub(super) fn observe_next(&mut self) {
         if self.observing.decoding {
             return;
         }
@@ -102,7 +103,7 @@ impl SyncMachine {
         let useful: Vec<_> = blocks.into_iter().filter(useful).map(|block| (block, buffer)).collect();
         if !useful.is_empty() && self.halted.is_none() {
             self.ledger.keep_more(buffer, useful.len());
-            self.store_blocks(useful);
+            self.pending_votes.extend(useful);
         }
         self.ledger.release(buffer);
     }
@@ -151,6 +152,7 @@ impl SyncMachine {
 
     /// Whether a commit of our own agrees with what is here; `Err` where it is a fork.
     fn check_observed(&self, commit: &Verified<CommitHeader>) -> Result<(), Halt> {
+        self.check_pinned(commit.reference)?;
         let CommitRef { index, digest } = commit.reference;
         let fork = |ours: CommitRef, theirs: CommitRef| {
             Err(Halt::Fork { index: ours.index, ours, theirs, evidence: Box::new((**commit).clone()) })

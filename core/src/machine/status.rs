@@ -164,7 +164,8 @@ impl SyncMachine {
             return false;
         }
         let claims = || self.peers.checked().filter_map(|(_, peer)| peer.claim);
-        claims().any(|claim| claim.polled >= self.grown) && claims().all(|claim| claim.highest <= certifiable)
+        claims().any(|claim| claim.polled >= self.grown && !claim.cut)
+            && claims().all(|claim| claim.highest <= certifiable)
     }
 
     /// Whether commits are on their way into storage.
@@ -218,7 +219,8 @@ impl SyncMachine {
     fn kept_buffers(&self) -> impl Iterator<Item = BufferId> {
         let bodies = self.window.bodies().flat_map(Body::buffers);
         let outstanding = self.outstanding.iter().flat_map(super::Outstanding::buffers);
-        bodies.chain(outstanding).chain(self.jobs.buffers()).chain(self.observing.buffers())
+        let votes = self.pending_votes.iter().map(|(_, buffer)| *buffer);
+        bodies.chain(votes).chain(outstanding).chain(self.jobs.buffers()).chain(self.observing.buffers())
     }
 
     fn check_watermarks(&self) -> Result<(), &'static str> {
@@ -235,7 +237,7 @@ impl SyncMachine {
         }
     }
 
-    fn committing(&self) -> usize {
+    pub(super) fn committing(&self) -> usize {
         self.outstanding.iter().filter(|outstanding| !outstanding.batch.commits.is_empty()).count()
     }
 

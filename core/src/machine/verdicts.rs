@@ -72,7 +72,8 @@ impl Jobs {
 
     /// A job is done. Jobs that wait were never handed out, so no verdict can be about one.
     fn done(&mut self, id: JobId) -> Option<JobRecord> {
-        if self.waiting.iter().any(|(waiting, _)| *waiting == id) {
+        // Ids ascend, and jobs are handed out in their order.
+        if self.waiting.front().is_some_and(|(next, _)| *next <= id) {
             return None;
         }
         let record = self.records.remove(&id)?;
@@ -127,7 +128,10 @@ impl SyncMachine {
                     self.window.forget_slot(index, slot, &Slot::Checking(id));
                 }
             }
-            JobRecord::Observe { .. } => self.observing.finish(),
+            JobRecord::Observe { .. } => {
+                self.observing.finish();
+                self.observe_next();
+            }
             JobRecord::Votes { .. } => {}
         }
     }
@@ -140,6 +144,8 @@ impl SyncMachine {
             CertifyVerdict::Certified(certified) => self.certified(peer, start, buffer, certified),
             CertifyVerdict::OtherEpoch { found } => self.other_epoch(peer, range, epoch, found),
             CertifyVerdict::Refused(_) => self.offence(peer, Offence::BadCommits),
+            // Keys of an epoch that is over prove nothing about the next.
+            CertifyVerdict::CertifiedInvalid(_) if self.below(start).epoch != epoch => {}
             CertifyVerdict::CertifiedInvalid(fault) => self.halt(Halt::CertifiedInvalid(Box::new(fault))),
         }
         // The job's own hold on the answer; what the window keeps of it has been counted beside it.
@@ -149,6 +155,10 @@ impl SyncMachine {
     /// An answer says that its commits are of another epoch than we expect.
     fn other_epoch(&mut self, peer: PeerId, range: CommitRange, expected: Epoch, found: Epoch) {
         let start = range.start();
+        // What lies at or below the tip has come from elsewhere: nothing waits for it.
+        if start <= self.tip.reference.index {
+            return;
+        }
         // What was expected when the job began may be proven wrong by now; then nobody is at fault.
         let below = self.below(start);
         if found == below.epoch && found != expected {
@@ -210,7 +220,15 @@ impl SyncMachine {
         admitted: Vec<Verified<CommitHeader>>,
         certifiers: Vec<Verified<CheckedBlock>>,
     ) {
-        let Some(last) = admitted.last().map(|header| header.reference.index) else { return };
+        let Some(last) = admitted.last().map(|header| header.reference.index) else {
+            // The commits are here already; their votes may be what we lack.
+            let certifiable = self.certifiable().index;
+            let useful =
+                |block: &Verified<CheckedBlock>| block.votes.iter().any(|vote| vote.index > certifiable);
+            let votes: Vec<_> = certifiers.into_iter().filter(useful).map(|block| (block, buffer)).collect();
+            self.ledger.keep_more(buffer, votes.len());
+            return self.pending_votes.extend(votes);
+        };
         self.ledger.keep_more(buffer, admitted.len().saturating_add(certifiers.len()));
         let mut run: Option<(CommitIndex, VecDeque<Body>)> = None;
         let mut next = None;
@@ -290,7 +308,7 @@ impl SyncMachine {
         below.proven && below.epoch != header.epoch
     }
 
-    fn check_pinned(&self, certified: CommitRef) -> Result<(), Halt> {
+    pub(super) fn check_pinned(&self, certified: CommitRef) -> Result<(), Halt> {
         let pinned = self.config.pinned_commits.binary_search_by_key(&certified.index, |pinned| pinned.index);
         match pinned.ok().and_then(|at| self.config.pinned_commits.get(at)) {
             Some(pinned) if pinned.digest != certified.digest => {
