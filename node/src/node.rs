@@ -53,7 +53,7 @@ impl Arguments {
     pub(crate) fn run(&self) -> Result<ExitCode> {
         let settings = Settings::resolve(self.config.as_deref(), &self.settings)?;
         if self.print_config {
-            print!("{}", settings.print());
+            say(settings.print().trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -181,8 +181,8 @@ fn bind(settings: &Settings, directory: &Path) -> Result<QuicTransport> {
     Ok(QuicTransport::bind(&identity, settings.listen, settings.quic.clone())?)
 }
 
-/// Prints a line that somebody waits for.
-fn say(line: impl Display) -> Result<()> {
+/// Prints what somebody waits for.
+fn say(text: impl Display) -> Result<()> {
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to stdout")
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).context("cannot write to stdout")
 }

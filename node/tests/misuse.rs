@@ -187,6 +187,7 @@ fn a_full_disk_hangs_a_node_or_costs_it_what_it_had() {
     let bench = Bench::new();
     bench.json("chain generate --out chain.bin --commits 600 --payload-bytes 1KiB --seed 5");
     bench.json("chain import chain.bin --store origin");
+    bench.json("chain import chain.bin --store copy");
     let (_server, address) = Running::serve(&bench, "origin", "");
     // A limit on the size of files fails as a full disk does.
     let limited = |arguments: &str| -> Output {
@@ -212,7 +213,7 @@ fn a_full_disk_hangs_a_node_or_costs_it_what_it_had() {
     assert_eq!(imported.status.code(), Some(1), "{}", stderr(&imported));
     let said = stderr(&imported);
     assert!(said.contains("error: cannot store the commits up to ") && !said.contains("panicked"), "{said}");
-    let exported = limited("chain export --store origin --out out.bin");
+    let exported = limited("chain export --store copy --out out.bin");
     assert_eq!(exported.status.code(), Some(1), "{}", stderr(&exported));
     assert!(stderr(&exported).starts_with("error: cannot write out.bin"), "{}", stderr(&exported));
     assert!(!bench.names().iter().any(|name| name.starts_with("out.bin")), "{:?}", bench.names());

@@ -34,7 +34,8 @@ pub(crate) struct Writer {
 impl Writer {
     /// Starts the thread, for which up to `capacity` batches wait. `stored` sees each batch once it is durable;
     /// `report` takes the events for the machine. A store that failed is opened again after a pause of the first of
-    /// `backoff`, which doubles up to the second. The receiver resolves when the thread has ended.
+    /// `backoff`, which doubles up to the second until a batch is stored. The receiver resolves when the thread has
+    /// ended.
     pub(crate) fn start<S: Store>(
         store: Arc<S>,
         capacity: usize,
@@ -87,11 +88,14 @@ fn write<S: Store>(
     report: &impl Fn(Event),
 ) {
     let mut failed = false;
+    // Doubled until something is stored again: a full disk is found open, and full, every time.
+    let mut pause = backoff.0;
     while let Ok(order) = incoming.recv() {
         match order {
             Order::Apply(_) if failed => {}
             Order::Apply(batch) => match contained(|| store.apply(&batch)) {
                 Ok(()) => {
+                    pause = backoff.0;
                     stored(&batch);
                     report(Event::Stored { through: batch.id });
                 }
@@ -102,7 +106,7 @@ fn write<S: Store>(
                 }
             },
             Order::Reopen => {
-                let Some(start) = reopen(store, incoming, backoff) else { return };
+                let Some(start) = reopen(store, incoming, &mut pause, backoff.1) else { return };
                 failed = false;
                 report(Event::StoreReopened { start: Box::new(start) });
             }
@@ -120,13 +124,15 @@ fn contained<R>(call: impl FnOnce() -> Result<R, StoreError>) -> Result<R, Store
 fn reopen<S: Store>(
     store: &S,
     incoming: &mpsc::Receiver<Order>,
-    (mut pause, longest): (Duration, Duration),
+    pause: &mut Duration,
+    longest: Duration,
 ) -> Option<Start> {
     loop {
         // Nothing is ordered now: this waits, and ends early with the node.
-        if let Err(mpsc::RecvTimeoutError::Disconnected) = incoming.recv_timeout(pause) {
+        if let Err(mpsc::RecvTimeoutError::Disconnected) = incoming.recv_timeout(*pause) {
             return None;
         }
+        *pause = pause.saturating_mul(2).min(longest);
         match contained(|| store.reopen()) {
             Ok(start) => {
                 tracing::info!("the store is open again, with {}", start.tip.reference);
@@ -134,7 +140,6 @@ fn reopen<S: Store>(
             }
             Err(error) => tracing::warn!("the store does not open: {error}"),
         }
-        pause = pause.saturating_mul(2).min(longest);
     }
 }
 

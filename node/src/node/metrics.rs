@@ -25,15 +25,19 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::Sleep,
 };
 
 /// Most connections at once; further ones wait.
 const CONNECTIONS_MAX: usize = 64;
+/// How long a connection is kept, whatever it is used for, so that nobody holds a place for good.
+const CONNECTION_LIFE: Duration = Duration::from_secs(60);
 
 /// When a node counts as ready.
 #[derive(Clone, Copy, Debug)]
@@ -213,6 +217,7 @@ struct Limited {
 /// A connection, in its place.
 struct Placed {
     stream: TcpStream,
+    end: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -224,7 +229,8 @@ impl Listener for Limited {
         let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
         // What axum does about errors of accepting: it waits, and goes on.
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Placed { stream, _place: place }, address)
+        let end = Box::pin(tokio::time::sleep(CONNECTION_LIFE));
+        (Placed { stream, end, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -238,6 +244,9 @@ impl AsyncRead for Placed {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

@@ -3,12 +3,19 @@
 use super::{Setting, table::TABLE};
 use crate::{cli::WrongUsage, output::about};
 use anyhow::Result;
-use std::{fs, path::Path};
+use std::{fs::File, io::Read, path::Path};
+
+/// No configuration is as long as this.
+const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What the file sets, as text. A key that is none, or a value of a kind that no setting has, is wrong usage.
 pub(super) fn read(path: &Path) -> Result<Vec<(&'static Setting, Vec<String>)>> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| about(format_args!("cannot read {}", path.display()), error))?;
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text));
+    read.map_err(|error| about(format_args!("cannot read {}", path.display()), error))?;
+    if text.len() as u64 == BYTES_MAX {
+        return Err(WrongUsage(format!("{} is too long for a configuration", path.display())).into());
+    }
     parse(&text).map_err(|reason| WrongUsage(format!("{}: {reason}", path.display())).into())
 }
 

@@ -50,8 +50,9 @@ table! {
         /// How long until peers are looked at again when none can serve, at least 1 ms and at most an hour.
         wait_interval_when_no_peer_to_sync_content "wait-interval-when-no-peer-to-sync-content"
             => sync.wait_interval_when_no_peer_to_sync_content;
-        /// Bytes of untrusted or not yet stored data held at any time. At least what `Config::frontier_bytes` needs,
-        /// twice. More lets more requests be in flight.
+        /// Bytes of untrusted or not yet stored data held at any time. At least twice what the lowest unfinished commit
+        /// needs: three answers, each of `max_fetch_response_bytes` or of the largest block or commit where that is more,
+        /// and the largest block. More lets more requests be in flight.
         max_buffered_bytes "max-buffered-bytes" => sync.max_buffered_bytes;
         /// How many commits above the stored tip are worked on at once, and how far consumers may lag behind the
         /// stored tip before fetching stops. At least `commit_sync_batch_size`, at most 1,000,000.
@@ -164,7 +165,7 @@ table! {
         /// least the throughput wanted times the round trip.
         send_window_bytes "quic-send-window-bytes" => quic.send_window_bytes;
         /// Buffers asked of the system for the UDP socket, each way, between 64 KiB and 1 GiB. The system may grant
-        /// less; see `SocketBuffers`.
+        /// less, and the log says so then.
         socket_buffer_bytes "quic-socket-buffer-bytes" => quic.socket_buffer_bytes;
         /// How long a handshake may take, in or out, between 10 ms and 1 h.
         handshake_timeout "quic-handshake-timeout" => quic.handshake_timeout;
@@ -174,7 +175,7 @@ table! {
         /// After how long without a sign of life a connection counts as lost, between 20 ms and 1 h. Theirs counts
         /// where it is shorter.
         idle_timeout "quic-idle-timeout" => quic.idle_timeout;
-        /// How long `QuicTransport::close` waits at most for the peers to hear of it, between 1 ms and 1 h.
+        /// How long stopping waits at most for the peers to hear of it, between 1 ms and 1 h.
         close_timeout "quic-close-timeout" => quic.close_timeout;
     }
 }
