@@ -51,8 +51,8 @@ table! {
         wait_interval_when_no_peer_to_sync_content "wait-interval-when-no-peer-to-sync-content"
             => sync.wait_interval_when_no_peer_to_sync_content;
         /// Bytes of untrusted or not yet stored data held at any time. At least twice what the lowest unfinished commit
-        /// needs: three answers, each of `max_fetch_response_bytes` or of the largest block or commit where that is more,
-        /// and the largest block. More lets more requests be in flight.
+        /// needs: three answers, each of `max_fetch_response_bytes` or of the largest block or commit where that is
+        /// more, and the largest block. More lets more requests be in flight.
         max_buffered_bytes "max-buffered-bytes" => sync.max_buffered_bytes;
         /// How many commits above the stored tip are worked on at once, and how far consumers may lag behind the
         /// stored tip before fetching stops. At least `commit_sync_batch_size`, at most 1,000,000.
@@ -110,7 +110,8 @@ table! {
         mailbox_capacity "runtime-mailbox-capacity" => runtime.mailbox_capacity;
         /// Sub-dags waiting for one subscriber, at least 1 and at most 100,000. A full channel is backpressure, never
         /// loss.
-        synced_commit_broadcast_channel_capacity "runtime-synced-commit-broadcast-channel-capacity" => runtime.synced_commit_broadcast_channel_capacity;
+        synced_commit_broadcast_channel_capacity "runtime-synced-commit-broadcast-channel-capacity"
+            => runtime.synced_commit_broadcast_channel_capacity;
         /// Most bytes of stored sub-dags kept in memory for subscribers that have not taken them; what is not kept is
         /// read from the store.
         recent_sub_dag_bytes "runtime-recent-sub-dag-bytes" => runtime.recent_sub_dag_bytes;
