@@ -1,9 +1,11 @@
 //! What the machine wants done. Inert data; the doc of each command names the event that completes it.
 
+pub use crate::id::BatchId;
+
 use crate::{
     certify::CertifiedFault,
     committee::Committee,
-    event::{InboundId, JobId, RequestId, id},
+    id::{InboundId, JobId, RequestId},
     job::{CheckedBlock, CommitHeader, Job},
     request::{RefuseReason, Request, ResponsePart},
     time::Timestamp,
@@ -11,12 +13,7 @@ use crate::{
     verified::Verified,
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use core::{fmt, time::Duration};
-
-id! {
-    /// A batch for storage.
-    BatchId
-}
+use core::time::Duration;
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -110,6 +110,7 @@ pub mod committee;
 pub mod config;
 mod digest;
 pub mod event;
+mod id;
 pub mod job;
 mod ledger;
 mod machine;
