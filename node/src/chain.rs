@@ -10,6 +10,7 @@ mod prune;
 mod verify;
 
 pub(crate) use check::read_genesis;
+pub(crate) use verify::{Good, verify_store};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};

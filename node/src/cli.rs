@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use crate::{chain::ChainCommand, node};
+use crate::{chain::ChainCommand, demo, node};
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::fmt::Display;
 
@@ -8,19 +8,28 @@ use std::fmt::Display;
 #[derive(Debug, Parser)]
 #[command(name = "soma-sync", version, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// What to do.
+    /// What to do; without one, `demo`.
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show it all on this machine: nodes that serve a chain, and a fresh one that syncs it from them.
+    Demo(demo::Arguments),
     /// Make, import, export and verify chain files.
     #[command(subcommand)]
     Chain(ChainCommand),
     /// Run a node: fetch from peers, serve to peers.
     Node(node::Arguments),
+}
+
+impl Cli {
+    /// What is to be done: the demo as it is, where nothing was typed.
+    pub(crate) fn chosen(self) -> Command {
+        self.command.unwrap_or_else(|| Command::Demo(demo::Arguments::default()))
+    }
 }
 
 /// Ends the program as wrong usage: for arguments that only together cannot be.

@@ -34,9 +34,14 @@ impl Interrupt {
         Ok(Self(wanted))
     }
 
+    /// Whether a signal came.
+    pub(crate) fn came(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// An error once a signal came.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) {
+        if self.came() {
             bail!("interrupted");
         }
         Ok(())

@@ -5,6 +5,7 @@
 
 mod chain;
 mod cli;
+mod demo;
 mod interrupt;
 mod node;
 mod output;
@@ -16,9 +17,10 @@ use std::{io::IsTerminal, process::ExitCode};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    log_to_stderr();
-    let done = match cli.command {
+    let command = Cli::parse().chosen();
+    log_to_stderr(&command);
+    let done = match command {
+        Command::Demo(arguments) => arguments.run(),
         Command::Chain(command) => command.run().map(|()| ExitCode::SUCCESS),
         Command::Node(arguments) => arguments.run(),
     };
@@ -31,9 +33,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to stderr: warnings, or what `RUST_LOG` asks for.
-fn log_to_stderr() {
-    let wanted = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
-    tracing_subscriber::fmt().with_env_filter(wanted).with_ansi(colours).with_writer(std::io::stderr).init();
+/// Logs go to stderr: warnings, or what `RUST_LOG` asks for. The demo says itself what goes wrong on purpose.
+fn log_to_stderr(command: &Command) {
+    let level = match command {
+        Command::Demo(_) => LevelFilter::ERROR,
+        Command::Chain(_) | Command::Node(_) => LevelFilter::WARN,
+    };
+    let wanted = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
+    let colours =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    let format = tracing_subscriber::fmt().with_ansi(colours).with_writer(std::io::stderr);
+    format.with_env_filter(wanted).init();
 }

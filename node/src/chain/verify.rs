@@ -42,17 +42,23 @@ pub(crate) struct Arguments {
 
 /// What was found good so far.
 #[derive(Debug)]
-struct Good {
+pub(crate) struct Good {
     /// The chain, once its genesis was read.
     chain_id: Option<ChainId>,
     commits: u64,
     blocks: u64,
-    tip: CommitRef,
+    /// The last commit, with everything before it.
+    pub(crate) tip: CommitRef,
+}
+
+impl Good {
+    /// Nothing yet.
+    pub(crate) const NOTHING: Self = Self { chain_id: None, commits: 0, blocks: 0, tip: CommitRef::GENESIS };
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let mut good = Good { chain_id: None, commits: 0, blocks: 0, tip: CommitRef::GENESIS };
+    let mut good = Good::NOTHING;
     let verified = match (&arguments.file, &arguments.store) {
         (Some(file), _) => verify_file(file, &interrupt, &mut good),
         (None, Some(store)) => verify_store(store, &interrupt, &mut good),
@@ -97,7 +103,7 @@ fn verify<R: Read>(mut checker: ChainChecker<R>, interrupt: &Interrupt, good: &m
 /// Verifies what an export of the store would write, as a chain file is verified.
 ///
 /// The checker reads a chain at two places, so the store is exported twice at once, each time into a pipe.
-fn verify_store(directory: &Path, interrupt: &Interrupt, good: &mut Good) -> Result<()> {
+pub(crate) fn verify_store(directory: &Path, interrupt: &Interrupt, good: &mut Good) -> Result<()> {
     let store = RedbStore::open(directory, None)?;
     let start = store.start()?;
     if start.lowest_available > CommitIndex::new(1) {
