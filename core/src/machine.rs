@@ -1,15 +1,16 @@
 //! The machine: a value that turns events into commands.
 //!
 //! This file has its state, its construction and the one match over events. What each event leads to lives in
-//! the files below `machine/`: outbound requests and their answers in `fetch`, verdicts in `verdicts`, storage and
-//! broadcast in `apply`, our own consensus in `local`, peers' requests to us in `inbound`, what to send next in
-//! `dispatch`, and what is reported in `status`.
+//! the files below `machine/`: what to send next in `dispatch`, outbound requests in `requests` and their answers in
+//! `answers`, verdicts in `verdicts`, storage and broadcast in `apply`, our own consensus in `local`, peers' requests
+//! to us in `inbound`, and what is reported in `status`.
 
+mod answers;
 mod apply;
 mod dispatch;
-mod fetch;
 mod inbound;
 mod local;
+mod requests;
 mod status;
 mod verdicts;
 
@@ -38,8 +39,8 @@ use alloc::{
     vec::Vec,
 };
 use apply::Outstanding;
-use fetch::InFlight;
 use local::Observing;
+use requests::InFlight;
 use verdicts::{JobRecord, Jobs};
 
 /// The state synchronization of one node.
@@ -224,6 +225,11 @@ impl SyncMachine {
         id
     }
 
+    /// Our highest certifiable commit.
+    fn certifiable(&self) -> CommitRef {
+        self.votes.certifiable()
+    }
+
     /// Takes the committees and votes of a store that has just been opened.
     fn adopt(&mut self, start: &Start) {
         self.committees.insert(start.committee.epoch(), start.committee.clone());
@@ -262,7 +268,7 @@ impl SyncMachine {
         let (now, config) = (self.now, &self.config);
         // What comes to light of a peer while it is banned is of the time before: one ban is for all of that.
         let known = self.peers.get_mut(&peer).filter(|known| known.banned_until() <= now);
-        let Some(ban) = known.map(|known| known.offended(now, config)) else { return };
+        let Some(ban) = known.map(|known| known.offended(offence, now, config)) else { return };
         self.abandon_requests_to(peer, true);
         self.push(Command::Disconnect { peer, offence, ban });
     }

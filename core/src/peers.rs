@@ -4,6 +4,7 @@
 //! longest disconnected make room for new ones.
 
 use crate::{
+    command::Offence,
     config::Config,
     rng::Rng,
     time::{Timestamp, micros},
@@ -76,7 +77,10 @@ pub(crate) struct Peer {
     pub(crate) invalid_requests: u32,
     pub(crate) served_commits: u64,
     pub(crate) served_bytes: u64,
+    /// Requests to it whose time was up.
+    pub(crate) timeouts: u64,
     pub(crate) offences: u32,
+    pub(crate) last_offence: Option<Offence>,
 }
 
 /// How far we are with a peer.
@@ -127,7 +131,9 @@ impl Peer {
             invalid_requests: 0,
             served_commits: 0,
             served_bytes: 0,
+            timeouts: 0,
             offences: 0,
+            last_offence: None,
         }
     }
 
@@ -172,6 +178,7 @@ impl Peer {
 
     /// A request to it timed out: whether it is slow or gone, the next one may take twice as long.
     pub(crate) fn timed_out(&mut self) {
+        self.timeouts = self.timeouts.saturating_add(1);
         self.patience = self.patience.saturating_add(1).min(PATIENCE_MAX);
     }
 
@@ -240,7 +247,8 @@ impl Peer {
     }
 
     /// It did what is provably wrong. For how long it is kept out.
-    pub(crate) fn offended(&mut self, now: Timestamp, config: &Config) -> Duration {
+    pub(crate) fn offended(&mut self, offence: Offence, now: Timestamp, config: &Config) -> Duration {
+        self.last_offence = Some(offence);
         let doublings = self.offences.min(6);
         self.offences = self.offences.saturating_add(1);
         let ban = config.ban.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX));

@@ -2,7 +2,7 @@
 
 use super::{
     SyncMachine,
-    fetch::{Asked, InFlight},
+    requests::{Asked, InFlight},
 };
 use crate::{
     command::Stall,

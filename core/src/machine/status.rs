@@ -2,9 +2,10 @@
 
 use super::SyncMachine;
 use crate::{
-    command::{Command, Halt, Notice, Stall},
+    command::{Command, Halt, Notice, Offence, Stall},
     ledger::BufferId,
     peers::Link,
+    time::Timestamp,
     types::{ChainId, CommitIndex, CommitRef, Epoch, PeerId},
     window::Body,
 };
@@ -70,8 +71,14 @@ pub struct PeerStatus {
     pub served_commits: u64,
     /// Bytes of good blocks that came from it.
     pub served_bytes: u64,
+    /// Requests to it whose time was up.
+    pub timeouts: u64,
     /// Provable offences.
     pub offences: u32,
+    /// The last of them.
+    pub last_offence: Option<Offence>,
+    /// Until when it is kept out for it, if that time has not passed.
+    pub banned_until: Option<Timestamp>,
 }
 
 /// Counted since the start.
@@ -134,7 +141,10 @@ impl SyncMachine {
             latency_us: peer.latency_us,
             served_commits: peer.served_commits,
             served_bytes: peer.served_bytes,
+            timeouts: peer.timeouts,
             offences: peer.offences,
+            last_offence: peer.last_offence,
+            banned_until: Some(peer.banned_until()).filter(|until| *until > self.now),
         };
         self.peers.iter().map(status).collect()
     }

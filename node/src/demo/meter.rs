@@ -162,7 +162,10 @@ mod tests {
             latency_us: Some(latency_us),
             served_commits: 0,
             served_bytes: 0,
+            timeouts: 0,
             offences,
+            last_offence: None,
+            banned_until: None,
         }
     }
 

@@ -1,201 +1,28 @@
-//! Requests of ours in flight, and what comes back.
+//! What comes back for our requests.
 
-use super::SyncMachine;
+use super::{
+    SyncMachine,
+    requests::{Asked, BlocksAsked, CommitsAsked, DECODED_FACTOR, InFlight},
+};
 use crate::{
-    command::{Command, Offence},
+    command::Offence,
     event::RequestId,
     job::{CertifyJob, CheckJob, Job},
     ledger::Claimant,
     machine::verdicts::{CertifyRecord, CheckRecord, JobRecord},
     payload::Payload,
     peers::{Claim, Link},
-    request::{
-        COMMITS_BEYOND_MAX, CommitInfoQuery, FetchBlocks, FetchCommits, RefuseReason, Request,
-        RequestFailure, ResponsePart,
-    },
-    schedule::{BlocksWanted, CommitsWanted},
-    time::Timestamp,
-    types::{BlockRef, ChainId, CommitIndex, CommitRange, CommitRef, Epoch, PeerId},
+    request::{COMMITS_BEYOND_MAX, RefuseReason, RequestFailure, ResponsePart},
+    types::{BlockRef, ChainId, CommitIndex, PeerId},
     window::Slot,
 };
 use alloc::{boxed::Box, vec::Vec};
 use core::{iter::repeat_n, time::Duration};
 
-/// A request that has not finished.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct InFlight {
-    pub(super) peer: PeerId,
-    sent: Timestamp,
-    /// When it is over, whatever came of it.
-    deadline: Timestamp,
-    /// When it is over unless something comes of it before.
-    progress_deadline: Timestamp,
-    /// Bytes that its answer may still take, set aside in the ledger.
-    pub(super) reserved: u64,
-    /// Bytes that came.
-    received: u64,
-    pub(super) asked: Asked,
-}
-
-/// What was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Asked {
-    Chain,
-    Availability,
-    Push,
-    Commits(CommitsAsked),
-    Blocks(BlocksAsked),
-}
-
-/// A request for commits, and what came of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct CommitsAsked {
-    pub(super) range: CommitRange,
-    /// The epoch that we expect, and whether our chain proves it.
-    epoch: Epoch,
-    max_bytes: u64,
-    commits: Vec<Payload>,
-    certifiers: Vec<Payload>,
-}
-
-/// A request for blocks, and how far its answer is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct BlocksAsked {
-    /// Commit and position in it of each block, in the order asked for. All are of one epoch.
-    pub(super) positions: Vec<(CommitIndex, usize)>,
-    refs: Vec<BlockRef>,
-    epoch: Epoch,
-    /// How many positions have been answered.
-    answered: usize,
-    /// How many of these were answered with a block, and the commit of the first that the server lacks.
-    delivered: usize,
-    lacking: Option<CommitIndex>,
-}
-
 /// How long nothing is fetched after a request failed on our side.
 const LOCAL_REST: Duration = Duration::from_millis(100);
 
-/// Bytes that an answer for commits takes in memory for each byte on the wire: the encoding, and the decoded
-/// references, which are as many bytes again.
-const DECODED_FACTOR: u64 = 2;
-
-impl InFlight {
-    /// When it is over if nothing comes of it.
-    pub(super) fn expires(&self) -> Timestamp {
-        self.deadline.min(self.progress_deadline)
-    }
-
-    /// Where what it asked for begins.
-    fn start(&self) -> Option<CommitIndex> {
-        match &self.asked {
-            Asked::Chain | Asked::Availability | Asked::Push => None,
-            Asked::Commits(commits) => Some(commits.range.start()),
-            Asked::Blocks(blocks) => blocks.positions.get(blocks.answered).map(|(index, _)| *index),
-        }
-    }
-}
-
 impl SyncMachine {
-    fn send(&mut self, peer: PeerId, request: Request, asked: Asked, reserved: u64) -> RequestId {
-        let id = self.new_request_id();
-        let deadline = self.now.saturating_add(self.config.timeout);
-        let first_byte = self
-            .peers
-            .get(&peer)
-            .map_or(self.config.timeout, |peer| peer.first_byte_deadline(self.config.timeout));
-        let in_flight = InFlight {
-            peer,
-            sent: self.now,
-            deadline,
-            progress_deadline: self.now.saturating_add(first_byte),
-            reserved,
-            received: 0,
-            asked,
-        };
-        self.requests.insert(id, in_flight);
-        self.push(Command::SendRequest { id, peer, request, deadline });
-        id
-    }
-
-    /// The clock as peers are told it. Informative.
-    pub(super) fn wall_ms(&self) -> u64 {
-        self.now.as_micros() / 1000
-    }
-
-    /// Asks a peer which chain it is on.
-    pub(super) fn ask_chain(&mut self, peer: PeerId) {
-        let request = Request::CommitInfo(CommitInfoQuery::ByIndex(CommitIndex::GENESIS));
-        self.send(peer, request, Asked::Chain, 0);
-    }
-
-    /// Asks a peer how far it is.
-    pub(super) fn ask_availability(&mut self, peer: PeerId) {
-        let request = Request::Availability { timestamp_ms: self.wall_ms() };
-        self.send(peer, request, Asked::Availability, 0);
-    }
-
-    /// Tells a peer how far we are.
-    pub(super) fn push_commit(&mut self, peer: PeerId, index: CommitIndex) {
-        self.send(peer, Request::Push { index }, Asked::Push, 0);
-    }
-
-    /// Asks for commits. Their bytes have been reserved.
-    pub(super) fn ask_commits(&mut self, wanted: CommitsWanted, epoch: Epoch) {
-        let CommitsWanted { peer, range, max_bytes, stored } = wanted;
-        let asked = CommitsAsked { range, epoch, max_bytes, commits: Vec::new(), certifiers: Vec::new() };
-        let request = Request::Commits(FetchCommits {
-            start: range.start(),
-            end: range.end(),
-            max_bytes,
-            wait: Duration::ZERO,
-            with_blocks: false,
-        });
-        let id = self.send(peer, request, Asked::Commits(asked), max_bytes.saturating_mul(DECODED_FACTOR));
-        if !stored {
-            self.window.request(range, id);
-        }
-        self.count_in_flight(peer);
-    }
-
-    /// Bytes to reserve for an answer of commits.
-    pub(super) fn commits_reservation(max_bytes: u64) -> u64 {
-        max_bytes.saturating_mul(DECODED_FACTOR)
-    }
-
-    /// Asks for blocks. Their bytes have been reserved.
-    pub(super) fn ask_blocks(&mut self, wanted: BlocksWanted) {
-        let BlocksWanted { peer, positions, max_bytes } = wanted;
-        let Some(epoch) =
-            positions.first().and_then(|(index, _)| Some(self.window.body(*index)?.header.epoch))
-        else {
-            return self.ledger.unreserve(max_bytes);
-        };
-        let block_at = |(index, slot): &(CommitIndex, usize)| {
-            self.window.body(*index).and_then(|body| body.header.blocks.get(*slot).copied())
-        };
-        let refs: Vec<_> = positions.iter().filter_map(block_at).collect();
-        let request = Request::Blocks(FetchBlocks { refs: refs.clone(), max_bytes });
-        let asked = BlocksAsked {
-            positions: positions.clone(),
-            refs,
-            epoch,
-            answered: 0,
-            delivered: 0,
-            lacking: None,
-        };
-        let id = self.send(peer, request, Asked::Blocks(asked), max_bytes);
-        for (index, slot) in positions {
-            self.window.set_slot(index, slot, Slot::Requested(id));
-        }
-        self.count_in_flight(peer);
-    }
-
-    fn count_in_flight(&mut self, peer: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.in_flight = peer.in_flight.saturating_add(1);
-        }
-    }
-
     /// One message of an answer.
     pub(super) fn response_part(&mut self, id: RequestId, part: ResponsePart) {
         let Some(in_flight) = self.requests.get_mut(&id) else {
@@ -379,29 +206,6 @@ impl SyncMachine {
         }
     }
 
-    /// Takes a request out of the books.
-    fn finish(&mut self, id: RequestId) -> Option<InFlight> {
-        let in_flight = self.requests.remove(&id)?;
-        let next_poll = match in_flight.asked {
-            Asked::Chain | Asked::Availability => self.next_poll(),
-            Asked::Push | Asked::Commits(_) | Asked::Blocks(_) => self.now,
-        };
-        let Some(peer) = self.peers.get_mut(&in_flight.peer) else { return Some(in_flight) };
-        match in_flight.asked {
-            Asked::Chain | Asked::Availability => {
-                peer.poll_in_flight = false;
-                peer.next_poll = match (peer.link, peer.claim) {
-                    // What the chain check has just opened is used at once.
-                    (Link::Checked, None) if in_flight.received > 0 => self.now,
-                    (Link::Checked | Link::Unchecked | Link::Down, _) => next_poll,
-                };
-            }
-            Asked::Push => peer.push_in_flight = false,
-            Asked::Commits(_) | Asked::Blocks(_) => peer.in_flight = peer.in_flight.saturating_sub(1),
-        }
-        Some(in_flight)
-    }
-
     /// The whole answer came, as far as the server is concerned.
     fn answer_complete(&mut self, id: RequestId, in_flight: InFlight) {
         let (now, peer) = (self.now, in_flight.peer);
@@ -460,30 +264,6 @@ impl SyncMachine {
         self.jobs.submit(job, record, Job::Certify(Box::new(certify)));
     }
 
-    /// What was asked for and has not come is missing again; what was set aside for it is free.
-    fn put_back(&mut self, id: RequestId, in_flight: &InFlight) {
-        self.ledger.unreserve(in_flight.reserved);
-        match &in_flight.asked {
-            Asked::Chain | Asked::Availability | Asked::Push => {}
-            Asked::Commits(asked) => self.window.forget_request(asked.range.start(), id),
-            Asked::Blocks(asked) => {
-                for (index, slot) in &asked.positions {
-                    self.window.forget_slot(*index, *slot, &Slot::Requested(id));
-                }
-            }
-        }
-    }
-
-    /// A request ended without what it asked for, which may be nobody's fault: others are asked first.
-    fn not_delivered(&mut self, id: RequestId, in_flight: &InFlight) {
-        let start = in_flight.start();
-        self.put_back(id, in_flight);
-        let (now, config) = (self.now, &self.config);
-        if let (Some(known), Some(start)) = (self.peers.get_mut(&in_flight.peer), start) {
-            known.failed(start, now, config, &mut self.rng);
-        }
-    }
-
     fn refused(&mut self, id: RequestId, in_flight: &InFlight, reason: RefuseReason) {
         let claim = self.peers.get(&in_flight.peer).and_then(|peer| peer.claim);
         match (reason, &in_flight.asked) {
@@ -528,76 +308,6 @@ impl SyncMachine {
         }
         self.enlarged = Some((start, asked.max_bytes.saturating_mul(2).min(most)));
         true
-    }
-
-    /// Abandons requests whose time is up.
-    pub(super) fn expire_requests(&mut self) {
-        let now = self.now;
-        let expired = self.requests.iter().filter(|(_, in_flight)| in_flight.expires() <= now);
-        let expired: Vec<_> = expired.map(|(id, _)| *id).collect();
-        for id in expired {
-            self.counters.timeouts = self.counters.timeouts.saturating_add(1);
-            self.push(Command::CancelRequest { id });
-            if let Some(in_flight) = self.finish(id) {
-                if let Some(known) = self.peers.get_mut(&in_flight.peer) {
-                    known.timed_out();
-                }
-                self.not_delivered(id, &in_flight);
-            }
-        }
-    }
-
-    /// Abandons a request, nobody's fault.
-    pub(super) fn cancel(&mut self, id: RequestId) {
-        if let Some(in_flight) = self.finish(id) {
-            self.push(Command::CancelRequest { id });
-            self.put_back(id, &in_flight);
-        }
-    }
-
-    /// Abandons all requests to a peer: it is gone, or is to go.
-    pub(super) fn abandon_requests_to(&mut self, peer: PeerId, cancel: bool) {
-        let to_peer = self.requests.iter().filter(|(_, in_flight)| in_flight.peer == peer);
-        let ids: Vec<_> = to_peer.map(|(id, _)| *id).collect();
-        for id in ids {
-            if let Some(in_flight) = self.finish(id) {
-                if cancel {
-                    self.push(Command::CancelRequest { id });
-                }
-                self.put_back(id, &in_flight);
-            }
-        }
-    }
-
-    /// Abandons all requests for commits and blocks.
-    pub(super) fn abandon_data_requests(&mut self) {
-        let data = self.requests.iter().filter(|(_, in_flight)| match in_flight.asked {
-            Asked::Commits(_) | Asked::Blocks(_) => true,
-            Asked::Chain | Asked::Availability | Asked::Push => false,
-        });
-        let ids: Vec<_> = data.map(|(id, _)| *id).collect();
-        for id in ids {
-            self.cancel(id);
-        }
-    }
-
-    /// Abandons requests for commits of which every one has come from elsewhere.
-    pub(super) fn cancel_needless(&mut self) {
-        let tip = self.tip.reference.index;
-        let needless = self.requests.iter().filter(|(_, in_flight)| match &in_flight.asked {
-            Asked::Commits(asked) => asked.range.end() <= tip,
-            Asked::Blocks(asked) => asked.positions.iter().all(|(index, _)| *index <= tip),
-            Asked::Chain | Asked::Availability | Asked::Push => false,
-        });
-        let ids: Vec<_> = needless.map(|(id, _)| *id).collect();
-        for id in ids {
-            self.cancel(id);
-        }
-    }
-
-    /// Our highest certifiable commit.
-    pub(super) fn certifiable(&self) -> CommitRef {
-        self.votes.certifiable()
     }
 }
 
