@@ -12,4 +12,5 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod oracle;
 pub mod world;

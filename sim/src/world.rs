@@ -1,36 +1,48 @@
 //! Networks in virtual time: real machines at both ends of every link, one clock, no thread.
 //!
 //! A [`World`] is a list of nodes and a queue of what will happen to them. Each step takes the earliest occurrence,
-//! hands it to its node's machine, and carries out the machine's commands: messages travel with a delay, jobs and
-//! storage take time, and their completions are occurrences again. Everything is a function of the arguments.
+//! hands it to its node's machine, and carries out the machine's commands: messages travel over links with a latency,
+//! a bandwidth and losses, jobs and storage take time, and their completions are occurrences again. Everything is a
+//! function of the arguments and of the seed; [`World::hash`] says whether two runs were the same.
+//!
+//! [`Actor`]s do what no machine would: ask for anything, push anything, come and go. What a hostile node answers is
+//! changed by its [`Tamper`]; [`hostile`](crate::hostile) has a library of both.
 
+mod carry;
 mod chain_store;
+mod digest;
+mod links;
+mod node;
+mod streams;
 
 pub use chain_store::ChainStore;
+pub use links::Link;
+pub use node::Traffic;
 
+use crate::{chain::MadeCommit, oracle::Oracle};
+use digest::History;
+use links::Links;
+use node::Node;
 use soma_sync_core::{
-    Command, Config, Event, SyncMachine, Timestamp,
-    command::{Notice, Offence},
-    event::{InboundId, RequestId},
-    request::{RefuseReason, Request, RequestFailure, ResponsePart},
+    Config, Event, SyncMachine, Timestamp,
+    command::{Batch, Notice, Offence},
+    event::RequestId,
+    request::{Request, RequestFailure, ResponsePart},
     types::PeerId,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use streams::{Stream, StreamId};
 
 /// A node of the world, by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(usize);
 
-/// How fast things happen.
+/// How fast things happen where nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// From one node to another, one way.
     pub latency: Duration,
-    /// Bytes per second that an answer travels with.
+    /// Bytes per second that answers of one node to another travel with.
     pub bandwidth: u64,
     /// One verification job.
     pub job: Duration,
@@ -52,6 +64,9 @@ impl Default for Pace {
 /// What a node does to its answers before they travel. The default is to send them as they are.
 pub type Tamper = Box<dyn FnMut(&Request, Reply) -> Reply>;
 
+/// Acts on the world from time to time: says after how long its next turn is, or that there is none.
+pub type Actor = Box<dyn FnMut(&mut World) -> Option<Duration>>;
+
 /// What comes back for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -61,30 +76,20 @@ pub enum Reply {
     Stuck(Vec<ResponsePart>),
     /// These messages, and then the loss of the stream.
     Broken(Vec<ResponsePart>, RequestFailure),
-}
-
-struct Node {
-    peer: PeerId,
-    machine: SyncMachine,
-    store: ChainStore,
-    tamper: Option<Tamper>,
-    links: BTreeSet<NodeId>,
-    /// When the machine's timer is due, so that a tick that was overtaken does nothing.
-    timer: Option<Timestamp>,
-    notices: Vec<Notice>,
-    disconnected: Vec<(PeerId, Offence)>,
-    store_fails: bool,
-    pending_inbound: BTreeMap<InboundId, (NodeId, RequestId, Request)>,
-    events: u64,
-    commands: u64,
-    most_commands: usize,
-    recorded: Option<Vec<(Timestamp, Event)>>,
+    /// These messages, each after a pause, and the end of the answer.
+    Paced(Vec<(Duration, ResponsePart)>),
 }
 
 enum Occurrence {
-    Event(NodeId, Event),
+    Event { node: NodeId, life: u32, event: Event },
     Tick(NodeId),
     Request { from: NodeId, to: NodeId, id: RequestId, request: Request },
+    Send { stream: StreamId },
+    Part { stream: StreamId, part: ResponsePart },
+    End { stream: StreamId, result: Result<(), RequestFailure> },
+    GiveUp { stream: StreamId },
+    Stored { node: NodeId, life: u32, batch: Arc<Batch> },
+    Act(usize),
 }
 
 /// Nodes, links and a clock.
@@ -92,10 +97,16 @@ pub struct World {
     now: Timestamp,
     pace: Pace,
     nodes: Vec<Node>,
+    links: Links,
+    streams: BTreeMap<StreamId, Stream>,
+    actors: Vec<Option<Actor>>,
     queue: BTreeMap<(Timestamp, u64), Occurrence>,
     sequence: u64,
     next_inbound: u64,
+    next_own: u64,
     check: bool,
+    oracle: Option<Oracle>,
+    history: History,
 }
 
 impl fmt::Debug for World {
@@ -104,17 +115,39 @@ impl fmt::Debug for World {
     }
 }
 
+/// Runs a world twice over and compares what happened.
+///
+/// # Panics
+///
+/// When the second run was another one.
+pub fn assert_repeats(run: impl Fn() -> World) -> World {
+    let (first, second) = (run(), run());
+    assert_eq!(first.hash(), second.hash(), "the same world went another way");
+    first
+}
+
 impl World {
     /// A world without nodes, at time zero.
     pub fn new(pace: Pace) -> Self {
+        Self::seeded(pace, 0)
+    }
+
+    /// The same, where what is drawn (jitter, losses) is drawn from `seed`.
+    pub fn seeded(pace: Pace, seed: u64) -> Self {
         Self {
             now: Timestamp::ZERO,
             pace,
             nodes: Vec::new(),
+            links: Links::new(Link::from(pace), seed),
+            streams: BTreeMap::new(),
+            actors: Vec::new(),
             queue: BTreeMap::new(),
             sequence: 0,
             next_inbound: 0,
+            next_own: u64::MAX / 2,
             check: true,
+            oracle: None,
+            history: History::default(),
         }
     }
 
@@ -122,6 +155,11 @@ impl World {
     pub fn without_checks(mut self) -> Self {
         self.check = false;
         self
+    }
+
+    /// Holds everything that honest nodes do from now on against this chain, which is the one that there is.
+    pub fn judged_by(&mut self, chain: &[MadeCommit]) {
+        self.oracle = Some(Oracle::new(chain));
     }
 
     /// Adds a node that starts from what `store` holds.
@@ -133,30 +171,63 @@ impl World {
         let id = NodeId(self.nodes.len());
         let mut key = [0u8; 32];
         key[..8].copy_from_slice(&(self.nodes.len() as u64 + 1).to_be_bytes());
-        let machine = SyncMachine::new(config, store.start(), self.now, key).expect("a node that can start");
-        self.nodes.push(Node {
-            peer: PeerId::new(key),
-            machine,
-            store,
-            tamper: None,
-            links: BTreeSet::new(),
-            timer: None,
-            notices: Vec::new(),
-            disconnected: Vec::new(),
-            store_fails: false,
-            pending_inbound: BTreeMap::new(),
-            events: 0,
-            commands: 0,
-            most_commands: 0,
-            recorded: None,
-        });
-        self.schedule(Duration::ZERO, Occurrence::Event(id, Event::Tick));
+        self.nodes.push(Node::new(PeerId::new(key), config, store, self.now, self.pace));
+        self.schedule_event(Duration::ZERO, id, Event::Tick);
         id
     }
 
-    /// Makes a node do something to its answers before they travel.
+    /// Makes a node do something to its answers before they travel. It counts as hostile from now on.
     pub fn tamper(&mut self, node: NodeId, tamper: impl FnMut(&Request, Reply) -> Reply + 'static) {
         self.nodes[node.0].tamper = Some(Box::new(tamper));
+        self.set_hostile(node);
+    }
+
+    /// What a node does is not held against the rules any more, and it may be disconnected.
+    pub fn set_hostile(&mut self, node: NodeId) {
+        self.nodes[node.0].hostile = true;
+    }
+
+    /// Makes a node ask for answers and never read them, or read them again.
+    pub fn set_reads(&mut self, node: NodeId, reads: bool) {
+        self.nodes[node.0].reads = reads;
+    }
+
+    /// Sets how long a node's jobs and batches take from now on.
+    pub fn set_pace(&mut self, node: NodeId, job: Duration, store: Duration) {
+        let node = &mut self.nodes[node.0];
+        (node.job, node.store_time) = (job, store);
+    }
+
+    /// Sets what one node's messages to another go through from now on.
+    pub fn set_link(&mut self, from: NodeId, to: NodeId, link: Link) {
+        self.links.set(from, to, link);
+    }
+
+    /// Lets nothing that one node sends arrive at another, or everything again. Connections stand; nobody is told.
+    pub fn block(&mut self, from: NodeId, to: NodeId, blocked: bool) {
+        self.links.block(from, to, blocked);
+    }
+
+    /// Cuts a node off from all others, in both directions, or ends that. Connections stand; nobody is told.
+    pub fn isolate(&mut self, node: NodeId, isolated: bool) {
+        for other in (0..self.nodes.len()).map(NodeId).filter(|other| *other != node) {
+            self.links.block(node, other, isolated);
+            self.links.block(other, node, isolated);
+        }
+    }
+
+    /// Has an actor take its first turn after a while.
+    pub fn act(&mut self, after: Duration, actor: impl FnMut(&mut Self) -> Option<Duration> + 'static) {
+        self.actors.push(Some(Box::new(actor)));
+        self.schedule(after, Occurrence::Act(self.actors.len() - 1));
+    }
+
+    /// Sends a request that the node's machine knows nothing of; its answer is counted and thrown away.
+    pub fn ask(&mut self, from: NodeId, to: NodeId, request: Request) {
+        let id = RequestId::new(self.next_own);
+        self.next_own += 1;
+        self.nodes[from.0].traffic.requests += 1;
+        self.send_request(from, to, id, request);
     }
 
     /// Keeps every event that a node is handed from now on.
@@ -174,7 +245,7 @@ impl World {
         for (this, other) in [(a, b), (b, a)] {
             if self.nodes[this.0].links.insert(other) {
                 let peer = self.nodes[other.0].peer;
-                self.schedule(Duration::ZERO, Occurrence::Event(this, Event::PeerConnected { peer }));
+                self.schedule_event(Duration::ZERO, this, Event::PeerConnected { peer });
             }
         }
     }
@@ -183,10 +254,31 @@ impl World {
     pub fn disconnect(&mut self, a: NodeId, b: NodeId) {
         for (this, other) in [(a, b), (b, a)] {
             if self.nodes[this.0].links.remove(&other) {
+                self.nodes[this.0].asked.retain(|_, asked| asked.to != other);
                 let peer = self.nodes[other.0].peer;
-                self.schedule(Duration::ZERO, Occurrence::Event(this, Event::PeerDisconnected { peer }));
+                self.schedule_event(Duration::ZERO, this, Event::PeerDisconnected { peer });
             }
         }
+        self.drop_streams(a, b);
+    }
+
+    /// Crashes a node and starts it again from what its storage holds: everything that it was told is durable, and of
+    /// the batches under way the first `kept`. Its connections are gone.
+    pub fn restart(&mut self, node: NodeId, kept: usize) {
+        let others: Vec<_> = self.nodes[node.0].links.iter().copied().collect();
+        for other in others {
+            self.disconnect(node, other);
+        }
+        let under_way: Vec<_> = self.nodes[node.0].storing.iter().take(kept).cloned().collect();
+        for batch in under_way {
+            self.apply(node, &batch);
+        }
+        let now = self.now;
+        self.nodes[node.0].restart(now);
+        if let Some(oracle) = &mut self.oracle {
+            oracle.restarted(node.0, self.nodes[node.0].store.tip().index);
+        }
+        self.schedule_event(Duration::ZERO, node, Event::Tick);
     }
 
     /// Makes a node's storage refuse batches, or take them again from now on.
@@ -194,20 +286,26 @@ impl World {
         let reopened = self.nodes[node.0].store_fails && !fails;
         self.nodes[node.0].store_fails = fails;
         if reopened {
-            // After what is still on its way from the store as it was.
-            let start = Box::new(self.nodes[node.0].store.start());
-            self.schedule(self.pace.store, Occurrence::Event(node, Event::StoreReopened { start }));
+            self.reopen_store(node);
         }
     }
 
     /// Hands an event to a node now, as its own consensus or its operator would.
     pub fn inject(&mut self, node: NodeId, event: Event) {
-        self.schedule(Duration::ZERO, Occurrence::Event(node, event));
+        self.schedule_event(Duration::ZERO, node, event);
     }
 
+    /// A hash over every event that any node handled and every command that came of it, in order.
+    pub fn hash(&self) -> [u8; 32] {
+        self.history.get()
+    }
     /// The time.
     pub fn now(&self) -> Timestamp {
         self.now
+    }
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.nodes.len()).map(NodeId)
     }
     /// A node's machine.
     pub fn machine(&self, node: NodeId) -> &SyncMachine {
@@ -217,9 +315,18 @@ impl World {
     pub fn peer(&self, node: NodeId) -> PeerId {
         self.nodes[node.0].peer
     }
-    /// What a node has stored.
+    /// What a node has stored: what it would find there after a crash.
     pub fn store(&self, node: NodeId) -> &ChainStore {
         &self.nodes[node.0].store
+    }
+    /// What a node has fetched and sent.
+    pub fn traffic(&self, node: NodeId) -> Traffic {
+        self.nodes[node.0].traffic
+    }
+    /// Requests of a node's machine that are over, whatever came of them.
+    pub fn requests_over(&self, node: NodeId) -> Vec<RequestId> {
+        let node = &self.nodes[node.0];
+        node.issued.iter().copied().filter(|id| !node.asked.contains_key(id)).collect()
     }
     /// What a node has told its operator.
     pub fn notices(&self, node: NodeId) -> &[Notice] {
@@ -229,6 +336,10 @@ impl World {
     pub fn disconnected(&self, node: NodeId) -> &[(PeerId, Offence)] {
         &self.nodes[node.0].disconnected
     }
+    /// Whether two nodes are connected.
+    pub fn is_connected(&self, a: NodeId, b: NodeId) -> bool {
+        self.nodes[a.0].links.contains(&b)
+    }
     /// The most commands that one event of a node has led to.
     pub fn most_commands(&self, node: NodeId) -> usize {
         self.nodes[node.0].most_commands
@@ -236,8 +347,18 @@ impl World {
     /// Verdicts on their way to a node.
     pub fn pending_verdicts(&self, node: NodeId) -> Vec<Event> {
         let verdicts = self.queue.values().filter_map(|occurrence| match occurrence {
-            Occurrence::Event(of, event @ Event::Verified { .. }) if *of == node => Some(event.clone()),
-            Occurrence::Event(..) | Occurrence::Tick(_) | Occurrence::Request { .. } => None,
+            Occurrence::Event { node: of, event: event @ Event::Verified { .. }, .. } if *of == node => {
+                Some(event.clone())
+            }
+            Occurrence::Event { .. }
+            | Occurrence::Tick(_)
+            | Occurrence::Request { .. }
+            | Occurrence::Send { .. }
+            | Occurrence::Part { .. }
+            | Occurrence::End { .. }
+            | Occurrence::GiveUp { .. }
+            | Occurrence::Stored { .. }
+            | Occurrence::Act(_) => None,
         });
         verdicts.collect()
     }
@@ -245,12 +366,16 @@ impl World {
     pub fn events(&self) -> u64 {
         self.nodes.iter().map(|node| node.events).sum()
     }
+    /// Events handled by one node.
+    pub fn events_of(&self, node: NodeId) -> u64 {
+        self.nodes[node.0].events
+    }
 
     /// Runs until `done`, or until `limit` from now has passed; whether it was done.
     ///
     /// # Panics
     ///
-    /// When a machine breaks an invariant.
+    /// When a machine breaks an invariant, or the oracle finds something wrong.
     pub fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
         let end = self.now.saturating_add(limit);
         loop {
@@ -272,145 +397,44 @@ impl World {
         let Some(((at, _), occurrence)) = self.queue.pop_first() else { return };
         self.now = self.now.max(at);
         match occurrence {
-            Occurrence::Event(node, event) => self.handle(node, event),
+            Occurrence::Event { node, life, event } if self.nodes[node.0].life == life => {
+                self.handle(node, event);
+            }
+            Occurrence::Event { .. } => {}
             Occurrence::Tick(node) if self.nodes[node.0].timer == Some(at) => self.handle(node, Event::Tick),
             Occurrence::Tick(_) => {}
             Occurrence::Request { from, to, id, request } => self.deliver_request(from, to, id, request),
+            Occurrence::Send { stream } => self.send_part(stream),
+            Occurrence::Part { stream, part } => self.part_arrives(stream, part),
+            Occurrence::End { stream, result } => self.end_arrives(stream, result),
+            Occurrence::GiveUp { stream } => self.give_up(stream),
+            Occurrence::Stored { node, life, batch } if self.nodes[node.0].life == life => {
+                self.stored(node, batch);
+            }
+            Occurrence::Stored { .. } => {}
+            Occurrence::Act(which) => self.take_turn(which),
+        }
+    }
+
+    fn take_turn(&mut self, which: usize) {
+        let Some(mut actor) = self.actors[which].take() else { return };
+        if let Some(after) = actor(self) {
+            self.actors[which] = Some(actor);
+            self.schedule(after, Occurrence::Act(which));
         }
     }
 
     fn schedule(&mut self, after: Duration, occurrence: Occurrence) {
+        self.schedule_at(self.now.saturating_add(after), occurrence);
+    }
+
+    fn schedule_at(&mut self, at: Timestamp, occurrence: Occurrence) {
         self.sequence += 1;
-        self.queue.insert((self.now.saturating_add(after), self.sequence), occurrence);
+        self.queue.insert((at.max(self.now), self.sequence), occurrence);
     }
 
-    fn handle(&mut self, id: NodeId, event: Event) {
-        let now = self.now;
-        let node = &mut self.nodes[id.0];
-        node.events += 1;
-        if let Some(recorded) = &mut node.recorded {
-            recorded.push((now, event.clone()));
-        }
-        node.machine.handle(now, event);
-        let commands: Vec<_> = std::iter::from_fn(|| node.machine.poll_command()).collect();
-        if self.check
-            && let Err(broken) = node.machine.check_invariants()
-        {
-            panic!("node {id:?} at {now:?}: {broken}");
-        }
-        node.commands += commands.len() as u64;
-        node.most_commands = node.most_commands.max(commands.len());
-        for command in commands {
-            self.carry_out(id, command);
-        }
-        let node = &mut self.nodes[id.0];
-        node.timer = node.machine.poll_timeout();
-        if let Some(at) = node.timer {
-            assert!(at > now, "node {id:?} asks to be woken in the past");
-            self.sequence += 1;
-            self.queue.insert((at, self.sequence), Occurrence::Tick(id));
-        }
-    }
-
-    fn carry_out(&mut self, id: NodeId, command: Command) {
-        let Pace { latency, job: job_time, store: store_time, .. } = self.pace;
-        match command {
-            Command::SendRequest { id: request_id, peer, request, deadline: _ } => {
-                let to = self.nodes.iter().position(|node| node.peer == peer).map(NodeId);
-                match to.filter(|to| self.nodes[id.0].links.contains(to)) {
-                    Some(to) => {
-                        self.schedule(latency, Occurrence::Request { from: id, to, id: request_id, request });
-                    }
-                    None => self.finish(Duration::ZERO, id, request_id, Err(RequestFailure::Disconnected)),
-                }
-            }
-            Command::CancelRequest { .. } => {}
-            Command::Verify { id: job_id, job } => {
-                let verdict = job.run([0; 32]);
-                self.schedule(job_time, Occurrence::Event(id, Event::Verified { id: job_id, verdict }));
-            }
-            Command::StoreBatch { batch } => {
-                let node = &mut self.nodes[id.0];
-                let event = if node.store_fails {
-                    Event::StoreFailed { from: batch.id }
-                } else {
-                    node.store.apply(&batch);
-                    Event::Stored { through: batch.id }
-                };
-                self.schedule(store_time, Occurrence::Event(id, event));
-            }
-            Command::Broadcast { range } => {
-                let through = range.end();
-                self.schedule(Duration::ZERO, Occurrence::Event(id, Event::Broadcasted { through }));
-            }
-            Command::Respond { id: inbound, response } => self.reply(id, inbound, Ok(vec![response])),
-            Command::Refuse { id: inbound, reason } => self.reply(id, inbound, Err(reason)),
-            Command::Serve { id: inbound, plan, deadline: _ } => {
-                let parts = self.nodes[id.0].store.serve(&plan);
-                self.schedule(latency, Occurrence::Event(id, Event::Served { id: inbound, bytes: 0 }));
-                self.reply(id, inbound, parts);
-            }
-            Command::Disconnect { peer, offence, ban: _ } => {
-                self.nodes[id.0].disconnected.push((peer, offence));
-                if let Some(other) = self.nodes.iter().position(|node| node.peer == peer) {
-                    self.disconnect(id, NodeId(other));
-                }
-            }
-            Command::Notify(notice) => self.nodes[id.0].notices.push(notice),
-        }
-    }
-
-    fn deliver_request(&mut self, from: NodeId, to: NodeId, id: RequestId, request: Request) {
-        if !self.nodes[to.0].links.contains(&from) {
-            return self.finish(Duration::ZERO, from, id, Err(RequestFailure::Disconnected));
-        }
-        let inbound = InboundId::new(self.next_inbound);
-        self.next_inbound += 1;
-        let peer = self.nodes[from.0].peer;
-        self.nodes[to.0].pending_inbound.insert(inbound, (from, id, request.clone()));
-        self.handle(to, Event::RequestReceived { id: inbound, peer, request: Ok(request) });
-    }
-
-    /// Sends an answer on its way, as the node chooses to answer.
-    fn reply(&mut self, id: NodeId, inbound: InboundId, answer: Result<Vec<ResponsePart>, RefuseReason>) {
-        let node = &mut self.nodes[id.0];
-        let Some((from, request_id, request)) = node.pending_inbound.remove(&inbound) else { return };
-        let reply = match answer {
-            Ok(parts) => Reply::Parts(parts),
-            Err(reason) => Reply::Broken(Vec::new(), RequestFailure::Refused(reason)),
-        };
-        let reply = match &mut node.tamper {
-            Some(tamper) => tamper(&request, reply),
-            None => reply,
-        };
-        let (parts, end) = match reply {
-            Reply::Parts(parts) => (parts, Some(Ok(()))),
-            Reply::Stuck(parts) => (parts, None),
-            Reply::Broken(parts, failure) => (parts, Some(Err(failure))),
-        };
-        let mut after = self.pace.latency;
-        for part in parts {
-            after += self.travel_time(&part);
-            self.schedule(after, Occurrence::Event(from, Event::ResponsePart { id: request_id, part }));
-        }
-        if let Some(result) = end {
-            self.finish(after, from, request_id, result);
-        }
-    }
-
-    fn finish(&mut self, after: Duration, node: NodeId, id: RequestId, result: Result<(), RequestFailure>) {
-        self.schedule(after, Occurrence::Event(node, Event::RequestFinished { id, result }));
-    }
-
-    fn travel_time(&self, part: &ResponsePart) -> Duration {
-        let bytes = match part {
-            ResponsePart::Commits { buffer_bytes, .. } | ResponsePart::Blocks { buffer_bytes, .. } => {
-                *buffer_bytes
-            }
-            ResponsePart::CommitInfo { .. }
-            | ResponsePart::Availability { .. }
-            | ResponsePart::Push { .. } => 64,
-        };
-        Duration::from_micros(bytes.saturating_mul(1_000_000) / self.pace.bandwidth.max(1))
+    fn schedule_event(&mut self, after: Duration, node: NodeId, event: Event) {
+        let life = self.nodes[node.0].life;
+        self.schedule(after, Occurrence::Event { node, life, event });
     }
 }

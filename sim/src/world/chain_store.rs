@@ -75,6 +75,21 @@ impl ChainStore {
         self.commits.values()
     }
 
+    /// A stored commit.
+    pub fn commit(&self, index: CommitIndex) -> Option<&CommitHeader> {
+        self.commits.get(&index)
+    }
+
+    /// The lowest commit that was not pruned; 0 where none was.
+    pub fn lowest(&self) -> CommitIndex {
+        self.lowest
+    }
+
+    /// The stored blocks, by reference.
+    pub fn blocks(&self) -> impl Iterator<Item = &CheckedBlock> {
+        self.blocks.values()
+    }
+
     /// A stored block.
     pub fn block(&self, reference: &BlockRef) -> Option<&CheckedBlock> {
         self.blocks.get(reference)
@@ -196,8 +211,8 @@ impl ChainStore {
                 let commit = self.commits.get(index).map(|header| header.reference);
                 Ok(vec![ResponsePart::CommitInfo { commit, chain_id: None }])
             }
-            ServePlan::Commits { range, last, max_bytes, with_blocks: _ } => {
-                self.serve_commits(*range, *last, *max_bytes)
+            ServePlan::Commits { range, last, max_bytes, with_blocks } => {
+                self.serve_commits(*range, *last, *max_bytes, *with_blocks)
             }
             ServePlan::Blocks { refs, max_bytes } => Ok(self.serve_blocks(refs, *max_bytes)),
         }
@@ -208,6 +223,7 @@ impl ChainStore {
         range: CommitRange,
         last: CommitIndex,
         max_bytes: u64,
+        with_blocks: bool,
     ) -> Result<Vec<ResponsePart>, RefuseReason> {
         let epoch = self.commits.get(&range.start()).ok_or(RefuseReason::Unavailable)?.epoch;
         let can_end = |header: &&CommitHeader| header.epoch == epoch && self.certifiers(header).is_some();
@@ -216,18 +232,42 @@ impl ChainStore {
             let commits: Vec<_> = commits.map(|(_, header)| header.payload.clone()).collect();
             let certifiers = self.certifiers(end).unwrap_or_default();
             let certifiers: Vec<_> = certifiers.iter().map(|block| block.payload.clone()).collect();
-            (bytes_of(&commits) + bytes_of(&certifiers) <= max_bytes).then_some((commits, certifiers))
+            let left = max_bytes.checked_sub(bytes_of(&commits) + bytes_of(&certifiers))?;
+            Some((end.reference.index, commits, certifiers, left))
         };
         let within = self.commits.range(range.start()..=range.end()).map(|(_, header)| header).rev();
         let above = self.commits.range(range.end()..=last).map(|(_, header)| header).find(can_end);
         let mut ends = within.filter(can_end).chain(above).peekable();
         ends.peek().ok_or(RefuseReason::Unavailable)?;
-        let (commits, certifiers) = ends.find_map(up_to).ok_or(RefuseReason::TooLarge)?;
-        let part = |commits: Vec<Payload>, certifiers: Vec<Payload>| {
-            let buffer_bytes = bytes_of(&commits) + bytes_of(&certifiers);
-            ResponsePart::Commits { commits, certifiers, blocks: Vec::new(), buffer_bytes }
-        };
-        Ok(vec![part(commits, Vec::new()), part(Vec::new(), certifiers)])
+        let (end, commits, certifiers, left) = ends.find_map(up_to).ok_or(RefuseReason::TooLarge)?;
+        let mut parts = vec![
+            commits_part(commits, Vec::new(), Vec::new()),
+            commits_part(Vec::new(), certifiers, Vec::new()),
+        ];
+        if with_blocks {
+            parts.extend(self.blocks_of(range.start(), end, left));
+        }
+        Ok(parts)
+    }
+
+    /// The blocks of these commits, in commit order, up to the first that does not fit.
+    fn blocks_of(&self, start: CommitIndex, end: CommitIndex, max_bytes: u64) -> Vec<ResponsePart> {
+        let references = self.commits.range(start..=end).flat_map(|(_, header)| header.blocks.iter());
+        let (mut parts, mut blocks, mut sent) = (Vec::new(), Vec::new(), 0);
+        for block in references.map_while(|reference| self.blocks.get(reference)) {
+            sent += block.payload.len() as u64;
+            if sent > max_bytes {
+                break;
+            }
+            blocks.push(block.payload.clone());
+            if bytes_of(&blocks) >= PART_BYTES {
+                parts.push(commits_part(Vec::new(), Vec::new(), std::mem::take(&mut blocks)));
+            }
+        }
+        if !blocks.is_empty() {
+            parts.push(commits_part(Vec::new(), Vec::new(), blocks));
+        }
+        parts
     }
 
     fn serve_blocks(&self, refs: &[BlockRef], max_bytes: u64) -> Vec<ResponsePart> {
@@ -253,6 +293,11 @@ impl ChainStore {
         parts.push(blocks_part(blocks, missing));
         parts
     }
+}
+
+fn commits_part(commits: Vec<Payload>, certifiers: Vec<Payload>, blocks: Vec<Payload>) -> ResponsePart {
+    let buffer_bytes = bytes_of(&commits) + bytes_of(&certifiers) + bytes_of(&blocks);
+    ResponsePart::Commits { commits, certifiers, blocks, buffer_bytes }
 }
 
 fn blocks_part(blocks: Vec<Payload>, missing: Vec<u32>) -> ResponsePart {

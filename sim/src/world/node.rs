@@ -1,0 +1,145 @@
+//! One node of the world, and what is counted of it.
+
+use super::{ChainStore, NodeId, Tamper};
+use soma_sync_core::{
+    Config, Event, SyncMachine, Timestamp,
+    command::{Batch, Notice, Offence},
+    event::{InboundId, RequestId},
+    request::Request,
+    types::PeerId,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+/// What a node has fetched, and what it has needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests sent, of all kinds.
+    pub requests: u64,
+    /// Of these, requests for commits or blocks.
+    pub data_requests: u64,
+    /// Requests given up before their end.
+    pub cancelled: u64,
+    /// Bytes of answers of commits and blocks that arrived, as they travelled.
+    pub fetched_bytes: u64,
+    /// Of these, what arrived after its request was given up.
+    pub late_bytes: u64,
+    /// Bytes of what its store took: each commit and each of its blocks once, no certifiers.
+    pub needed_bytes: u64,
+    /// Bytes of answers that it sent.
+    pub served_bytes: u64,
+    /// Requests of others that it refused.
+    pub refused: u64,
+}
+
+/// A request that a node has sent and has not seen the end of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) to: NodeId,
+    pub(super) data: bool,
+}
+
+/// A node.
+pub(super) struct Node {
+    pub(super) peer: PeerId,
+    pub(super) config: Config,
+    pub(super) machine: SyncMachine,
+    pub(super) store: ChainStore,
+    pub(super) tamper: Option<Tamper>,
+    pub(super) hostile: bool,
+    /// Whether it reads the answers that it asks for.
+    pub(super) reads: bool,
+    pub(super) links: BTreeSet<NodeId>,
+    /// How often it was started. What was on its way to an earlier life is lost.
+    pub(super) life: u32,
+    /// When the machine's timer is due, so that a tick that was overtaken does nothing.
+    pub(super) timer: Option<Timestamp>,
+    pub(super) job: Duration,
+    pub(super) store_time: Duration,
+    /// Batches that the store is busy with, and until when.
+    pub(super) storing: VecDeque<Arc<Batch>>,
+    pub(super) store_busy: Timestamp,
+    pub(super) store_fails: bool,
+    pub(super) notices: Vec<Notice>,
+    pub(super) disconnected: Vec<(PeerId, Offence)>,
+    pub(super) inbound: BTreeMap<InboundId, (NodeId, RequestId, Request)>,
+    pub(super) asked: BTreeMap<RequestId, Asked>,
+    /// Ids of requests that its machine has sent in this life.
+    pub(super) issued: Vec<RequestId>,
+    pub(super) traffic: Traffic,
+    pub(super) events: u64,
+    pub(super) most_commands: usize,
+    pub(super) recorded: Option<Vec<(Timestamp, Event)>>,
+}
+
+impl Node {
+    /// A node in the first of its lives.
+    pub(super) fn new(
+        peer: PeerId,
+        config: Config,
+        store: ChainStore,
+        now: Timestamp,
+        pace: super::Pace,
+    ) -> Self {
+        let machine = Self::machine(peer, &config, &store, now, 0);
+        Self {
+            peer,
+            config,
+            machine,
+            store,
+            tamper: None,
+            hostile: false,
+            reads: true,
+            links: BTreeSet::new(),
+            life: 0,
+            timer: None,
+            job: pace.job,
+            store_time: pace.store,
+            storing: VecDeque::new(),
+            store_busy: Timestamp::ZERO,
+            store_fails: false,
+            notices: Vec::new(),
+            disconnected: Vec::new(),
+            inbound: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            issued: Vec::new(),
+            traffic: Traffic::default(),
+            events: 0,
+            most_commands: 0,
+            recorded: None,
+        }
+    }
+
+    fn machine(peer: PeerId, config: &Config, store: &ChainStore, now: Timestamp, life: u32) -> SyncMachine {
+        let mut seed = *peer.as_bytes();
+        seed[28..].copy_from_slice(&life.to_be_bytes());
+        SyncMachine::new(config.clone(), store.start(), now, seed).expect("a node that can start")
+    }
+
+    /// Loses everything but what is stored, and begins again from that.
+    pub(super) fn restart(&mut self, now: Timestamp) {
+        self.life += 1;
+        self.machine = Self::machine(self.peer, &self.config, &self.store, now, self.life);
+        self.timer = None;
+        self.storing.clear();
+        self.store_busy = now;
+        self.inbound.clear();
+        self.asked.clear();
+        self.issued.clear();
+        self.links.clear();
+    }
+
+    /// Requests for commits and blocks in flight to one node, and to all.
+    pub(super) fn data_in_flight(&self, to: NodeId) -> (u32, u32) {
+        let data = self.asked.values().filter(|asked| asked.data);
+        let (mut one, mut all) = (0, 0);
+        for asked in data {
+            all += 1;
+            one += u32::from(asked.to == to);
+        }
+        (one, all)
+    }
+}
