@@ -58,6 +58,19 @@ pub struct Config {
     pub max_serving: u32,
     /// How long an inbound request may take from its admission on, at least 1 ms and at most an hour.
     pub serve_timeout: Duration,
+    /// Most requests for commits that are not there yet and wait here for them, of one peer; at most 1,000. None: a
+    /// request for what is not there is refused at once, and nobody can follow us but by asking again and again.
+    pub max_parked_per_peer: u32,
+    /// The same of all peers, at most 100,000.
+    pub max_parked: u32,
+    /// Longest that a request waits, whatever it asks for; at least 1 ms and at most an hour.
+    pub max_park: Duration,
+    /// How many requests of ours wait at peers for the next commits while we are at the tip, at most 100: one for each
+    /// of as many commits. More help where commits come faster than round trips. None: the tip is followed by asking
+    /// for what peers say they have.
+    pub follow_requests: u32,
+    /// How long such a request is to wait; at least 1 ms and at most an hour.
+    pub follow_wait: Duration,
     /// How many invalid requests a peer may send before it is disconnected, at least 1.
     pub max_invalid_requests: u32,
     /// How much is checked of a block beyond its digest.
@@ -136,6 +149,11 @@ impl Default for Config {
             max_serving_per_peer: 16,
             max_serving: 256,
             serve_timeout: Duration::from_secs(60),
+            max_parked_per_peer: 8,
+            max_parked: 1_024,
+            max_park: Duration::from_secs(20),
+            follow_requests: 4,
+            follow_wait: Duration::from_secs(10),
             max_invalid_requests: 10,
             block_verification: BlockVerification::Full,
             limits: Limits::default(),
@@ -239,6 +257,11 @@ impl Config {
         )?;
         check((1..=100_000).contains(&self.max_serving), "max_serving", "between 1 and 100,000")?;
         check_duration("serve_timeout", self.serve_timeout)?;
+        check(self.max_parked_per_peer <= 1_000, "max_parked_per_peer", "at most 1,000")?;
+        check(self.max_parked <= 100_000, "max_parked", "at most 100,000")?;
+        check_duration("max_park", self.max_park)?;
+        check(self.follow_requests <= 100, "follow_requests", "at most 100")?;
+        check_duration("follow_wait", self.follow_wait)?;
         check(self.max_invalid_requests >= 1, "max_invalid_requests", "at least 1")?;
 
         check(

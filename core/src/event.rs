@@ -100,7 +100,7 @@ pub enum Event {
         /// The commit.
         through: CommitIndex,
     },
-    /// An inbound request that was being served is finished with, whole or not.
+    /// An inbound request is finished with: served, whole or not; or withdrawn by the peer before it was answered.
     Served {
         /// The request.
         id: InboundId,

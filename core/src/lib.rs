@@ -75,7 +75,9 @@
 //!                     Request::Availability { .. } => {
 //!                         ResponsePart::Availability { highest: CommitIndex::ZERO, lowest: CommitIndex::ZERO }
 //!                     }
-//!                     _ => unreachable!("there is nothing to fetch"),
+//!                     // Commits to come are asked for, too: the peer answers when there are any.
+//!                     Request::Commits(_) => continue,
+//!                     other => unreachable!("there is nothing to fetch: {other:?}"),
 //!                 };
 //!                 events.push_back(Event::ResponsePart { id, part });
 //!                 events.push_back(Event::RequestFinished { id, result: Ok(()) });
@@ -116,6 +118,7 @@ mod ledger;
 mod machine;
 #[cfg(feature = "verify")]
 mod observe;
+mod parking;
 pub mod payload;
 mod peers;
 pub mod request;

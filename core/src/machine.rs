@@ -1,13 +1,15 @@
 //! The machine: a value that turns events into commands.
 //!
 //! This file has its state, its construction and the one match over events. What each event leads to lives in
-//! the files below `machine/`: what to send next in `dispatch`, outbound requests in `requests` and their answers in
+//! the files below `machine/`: what to send next in `dispatch`, and when
+//! to ask a second peer in `head`, outbound requests in `requests` and their answers in
 //! `answers`, verdicts in `verdicts`, storage and broadcast in `apply`, our own consensus in `local`, peers' requests
 //! to us in `inbound`, and what is reported in `status`.
 
 mod answers;
 mod apply;
 mod dispatch;
+mod head;
 mod inbound;
 mod local;
 mod requests;
@@ -23,6 +25,7 @@ use crate::{
     event::{Event, InboundId, JobId, RequestId},
     job::CheckedBlock,
     ledger::{BufferId, Ledger},
+    parking::Parking,
     peers::{Link, PeerBook},
     rng::Rng,
     start::{Start, Tip},
@@ -39,6 +42,7 @@ use alloc::{
     vec::Vec,
 };
 use apply::Outstanding;
+use head::Head;
 use local::Observing;
 use requests::InFlight;
 use verdicts::{JobRecord, Jobs};
@@ -74,6 +78,7 @@ pub struct SyncMachine {
     enlarged: Option<(CommitIndex, u64)>,
     /// Until when nothing is fetched, because requests failed on our side.
     local_rest_until: Timestamp,
+    head: Head,
     ledger: Ledger,
     peers: PeerBook,
     requests: BTreeMap<RequestId, InFlight>,
@@ -82,7 +87,10 @@ pub struct SyncMachine {
     outstanding: VecDeque<Outstanding>,
     /// Blocks with votes that wait for the next batch.
     pending_votes: Vec<(Verified<CheckedBlock>, BufferId)>,
+    /// When our own consensus last told us of a commit.
+    observed_at: Option<Timestamp>,
     serving: BTreeMap<InboundId, PeerId>,
+    parking: Parking,
 
     commands: VecDeque<Command>,
     next_request: u64,
@@ -133,6 +141,7 @@ impl SyncMachine {
             later_epoch_from: None,
             enlarged: None,
             local_rest_until: Timestamp::ZERO,
+            head: Head::default(),
             ledger,
             peers: PeerBook::new(&config),
             requests: BTreeMap::new(),
@@ -140,7 +149,9 @@ impl SyncMachine {
             observing: Observing::default(),
             outstanding: VecDeque::new(),
             pending_votes: Vec::new(),
+            observed_at: None,
             serving: BTreeMap::new(),
+            parking: Parking::default(),
             commands: VecDeque::new(),
             next_request: 0,
             next_job: 0,
@@ -185,6 +196,7 @@ impl SyncMachine {
             Event::Served { id, bytes } => self.served(id, bytes),
         }
         self.advance();
+        self.serve_parked();
         self.dispatch();
         self.report();
     }
@@ -199,7 +211,14 @@ impl SyncMachine {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let requests = self.requests.values().map(InFlight::expires);
         let rest = Some(self.local_rest_until).filter(|until| *until > self.now);
-        let earliest = requests.chain(self.peers.wake(self.now)).chain(rest).min()?;
+        let timers = self
+            .peers
+            .wake(self.now)
+            .into_iter()
+            .chain(rest)
+            .chain(self.parking.wake())
+            .chain(self.head.wake());
+        let earliest = requests.chain(timers).min()?;
         Some(earliest.max(Timestamp::from_micros(self.now.as_micros().saturating_add(1))))
     }
 
@@ -303,6 +322,7 @@ impl SyncMachine {
             known.seen = now;
         }
         self.abandon_requests_to(peer, false);
+        self.refuse_parked(peer);
     }
 
     fn release(&mut self, buffers: impl IntoIterator<Item = BufferId>) {

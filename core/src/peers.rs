@@ -28,6 +28,11 @@ const PATIENCE_MAX: u32 = 6;
 /// Shortest and longest time for which a claim is cut.
 const CUT_MIN: Duration = Duration::from_millis(500);
 const CUT_MAX: Duration = Duration::from_secs(120);
+/// How long a peer is not followed after a request that waited at it came to nothing, and how often that is doubled.
+const FOLLOW_REST: Duration = Duration::from_secs(1);
+const FOLLOW_REST_DOUBLINGS: u32 = 10;
+/// How many times as slow as it seemed a peer is taken to be once another had to be asked in its place.
+const OVERTAKEN_FACTOR: u64 = 16;
 /// Failed ranges remembered for one peer.
 const MAX_AVOIDED: usize = 64;
 
@@ -51,6 +56,8 @@ pub(crate) struct Peer {
     pub(crate) limit: u32,
     /// Smoothed time from a request for data to the first part of its answer.
     pub(crate) latency_us: Option<u64>,
+    /// Whether another peer had to be asked for what it had been asked for, and nothing has come from it since.
+    pub(crate) overtaken: bool,
     /// Failures since the last success.
     failures: u32,
     backoff_until: Timestamp,
@@ -72,6 +79,11 @@ pub(crate) struct Peer {
     pub(crate) pushed: CommitIndex,
     /// Highest commit that it delivered, certified.
     delivered: CommitIndex,
+    /// Requests that wait at it for what is to come.
+    pub(crate) following: u32,
+    /// How often in a row such a request came to nothing, and until when there is none for that.
+    follow_failures: u32,
+    follow_rest_until: Timestamp,
     /// Inbound requests of it that are being served.
     pub(crate) serving: u32,
     pub(crate) invalid_requests: u32,
@@ -114,6 +126,7 @@ impl Peer {
             in_flight: 0,
             limit,
             latency_us: None,
+            overtaken: false,
             failures: 0,
             backoff_until: Timestamp::ZERO,
             banned_until: Timestamp::ZERO,
@@ -127,6 +140,9 @@ impl Peer {
             push_in_flight: false,
             pushed: CommitIndex::GENESIS,
             delivered: CommitIndex::GENESIS,
+            following: 0,
+            follow_failures: 0,
+            follow_rest_until: Timestamp::ZERO,
             serving: 0,
             invalid_requests: 0,
             served_commits: 0,
@@ -153,16 +169,39 @@ impl Peer {
         self.in_flight < self.limit
     }
 
+    /// Whether a request may wait at it for `start`, which does not exist yet.
+    pub(crate) fn can_be_followed(&self, start: CommitIndex, now: Timestamp) -> bool {
+        let avoided = self.avoided.get(&start).is_some_and(|until| now < *until);
+        self.is_available(now) && now >= self.follow_rest_until && !avoided
+    }
+
+    /// A request that waited at it brought what it was to bring.
+    pub(crate) fn follow_succeeded(&mut self) {
+        self.follow_failures = 0;
+    }
+
+    /// A request that waited at it came to nothing: there is none for a while, and for longer each time.
+    pub(crate) fn follow_failed(&mut self, now: Timestamp) {
+        let doublings = self.follow_failures.min(FOLLOW_REST_DOUBLINGS);
+        self.follow_failures = self.follow_failures.saturating_add(1);
+        let factor = 1u32.checked_shl(doublings).unwrap_or(1);
+        self.follow_rest_until = now.saturating_add(FOLLOW_REST.saturating_mul(factor));
+    }
+
+    /// Time to the first part of an answer, in microseconds, as far as it is known.
+    pub(crate) fn latency_us(&self) -> u64 {
+        self.latency_us.unwrap_or(micros(PRIOR_LATENCY)).max(1)
+    }
+
     /// What a request to it may be expected to cost, relative to others.
     pub(crate) fn cost(&self) -> u64 {
-        let latency = self.latency_us.unwrap_or(micros(PRIOR_LATENCY)).max(1);
+        let latency = self.latency_us().saturating_mul(if self.overtaken { OVERTAKEN_FACTOR } else { 1 });
         latency.saturating_mul(u64::from(self.in_flight).saturating_add(1))
     }
 
     /// How long the first part of an answer may take.
     pub(crate) fn first_byte_deadline(&self, timeout: Duration) -> Duration {
-        let expected =
-            Duration::from_micros(self.latency_us.unwrap_or(micros(PRIOR_LATENCY)).saturating_mul(4));
+        let expected = Duration::from_micros(self.latency_us().saturating_mul(4));
         let patient = expected.clamp(FIRST_BYTE_MIN, FIRST_BYTE_MAX).saturating_mul(self.patience_factor());
         patient.min(timeout)
     }
@@ -192,13 +231,17 @@ impl Peer {
     /// It delivered what it was asked for.
     pub(crate) fn succeeded(&mut self, config: &Config) {
         self.failures = 0;
+        self.overtaken = false;
         self.patience = self.patience.saturating_sub(1);
         self.limit = self.limit.saturating_add(1).min(config.max_requests_per_peer);
     }
 
-    /// It delivered certified commits up to `index`.
+    /// It delivered certified commits up to `index`, and so has them.
     pub(crate) fn delivered(&mut self, index: CommitIndex) {
         self.delivered = self.delivered.max(index);
+        if let Some(claim) = &mut self.claim {
+            claim.highest = claim.highest.max(index);
+        }
     }
 
     /// It did not deliver `start`, through what may be nobody's fault: it rests for a while, is not asked for this
@@ -271,8 +314,9 @@ impl Peer {
         }
         let poll = (!self.poll_in_flight).then_some(self.next_poll);
         let rest = Some(self.backoff_until).filter(|at| *at > now);
+        let follow = Some(self.follow_rest_until).filter(|at| *at > now);
         let avoided = self.avoided.values().copied().filter(|at| *at > now);
-        rest.into_iter().chain(avoided).chain(poll).min()
+        rest.into_iter().chain(follow).chain(avoided).chain(poll).min()
     }
 }
 
@@ -314,6 +358,7 @@ impl PeerBook {
         peer.next_poll = now;
         peer.poll_in_flight = false;
         peer.push_in_flight = false;
+        peer.pushed = CommitIndex::GENESIS;
         Some(peer)
     }
 

@@ -22,6 +22,10 @@ pub(crate) struct View<'a> {
     pub(crate) tip: CommitIndex,
     /// The last commit that may be asked for.
     pub(crate) horizon: CommitIndex,
+    /// How many requests wait at peers for what is to come.
+    pub(crate) following: usize,
+    /// Whether our own consensus tells us of what is to come.
+    pub(crate) own_consensus: bool,
     /// The stored tip, where its votes are wanted.
     pub(crate) uncertified: Option<CommitIndex>,
     /// A commit whose votes did not fit the usual answer, and the bytes to allow for it.
@@ -30,6 +34,11 @@ pub(crate) struct View<'a> {
 
 /// For how many commits peers are looked for in one choice. What lies behind is left for the next event.
 const MOST_TRIED: usize = 64;
+
+/// At how many peers requests wait for what is to come.
+const FOLLOWED_PEERS: usize = 2;
+/// How many commits a peer may lie behind the highest claim and still be followed.
+const FOLLOWED_BEHIND_MAX: u32 = 10;
 
 /// What to ask for next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +53,20 @@ pub(crate) struct CommitsWanted {
     pub(crate) peer: PeerId,
     pub(crate) range: CommitRange,
     pub(crate) max_bytes: u64,
-    /// Whether the commits are stored already, and only their votes are wanted.
-    pub(crate) stored: bool,
+    pub(crate) purpose: Purpose,
+}
+
+/// What a request for commits is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Purpose {
+    /// What a peer says that it has.
+    Fetch,
+    /// The votes for commits that are stored already.
+    Votes,
+    /// A commit that does not exist yet, with its blocks: the request waits at the peer until it does.
+    Follow,
+    /// What another peer has been asked for and has not delivered.
+    Hedge,
 }
 
 /// Blocks to ask a peer for.
@@ -55,9 +76,19 @@ pub(crate) struct BlocksWanted {
     /// Commit and position in it of each.
     pub(crate) positions: Vec<(CommitIndex, usize)>,
     pub(crate) max_bytes: u64,
+    /// Whether another peer has been asked for them and has not delivered.
+    pub(crate) hedge: bool,
 }
 
 impl Wanted {
+    /// Whether a peer is said to have it.
+    pub(crate) fn exists(&self) -> bool {
+        match self {
+            Self::Commits(commits) => commits.purpose != Purpose::Follow,
+            Self::Blocks(_) => true,
+        }
+    }
+
     /// The lowest commit that it serves.
     pub(crate) fn lowest(&self) -> Option<CommitIndex> {
         match self {
@@ -72,14 +103,37 @@ impl View<'_> {
     pub(crate) fn next(&self) -> Option<Wanted> {
         // What lies above any claim of those who could be asked is not worth looking at.
         let able = self.peers.checked().filter(|(_, peer)| peer.has_room() && peer.is_available(self.now));
-        let reach = able.filter_map(|(_, peer)| peer.claim.map(|claim| claim.highest)).max()?;
-        let blocks = self.next_blocks(reach);
-        let commits = self.next_commits(reach);
+        let reach = able.filter_map(|(_, peer)| peer.claim.map(|claim| claim.highest)).max();
+        let blocks = reach.and_then(|reach| self.next_blocks(reach));
+        let commits = reach.and_then(|reach| self.next_commits(reach));
         match (blocks, commits) {
             (Some(blocks), Some(commits)) if commits.lowest() < blocks.lowest() => Some(commits),
             (Some(blocks), _) => Some(blocks),
-            (None, commits) => commits.or_else(|| self.votes_of_tip()),
+            (None, commits) => commits.or_else(|| self.votes_of_tip()).or_else(|| self.next_to_come()),
         }
+    }
+
+    /// While nobody has much that we lack: the next of the commits that nobody has, of one of the two peers from which
+    /// it is expected soonest. Each commit is asked of one peer, so that none comes twice (scheduling: At the tip).
+    fn next_to_come(&self) -> Option<Wanted> {
+        let highest = self.peers.highest_claim()?.max(self.tip);
+        let behind = highest.get().saturating_sub(self.tip.get());
+        let waiting = usize::try_from(self.config.follow_requests).unwrap_or(usize::MAX);
+        if self.own_consensus || behind > self.config.commit_sync_batch_size || self.following >= waiting {
+            return None;
+        }
+        let last = highest.saturating_add(self.config.follow_requests).min(self.horizon);
+        let start = self.window.first_gap(CommitRange::new(highest.next()?, last)?)?.start();
+        let able = |peer: &Peer| {
+            // Who has pruned what we have, or is far behind, will not be the first to have what comes.
+            let near =
+                peer.claim.is_some_and(|claim| claim.highest.saturating_add(FOLLOWED_BEHIND_MAX) >= highest);
+            near && peer.can_be_followed(start, self.now)
+        };
+        let mut able: Vec<_> = self.peers.checked().filter(|(_, peer)| able(peer)).collect();
+        able.sort_by_key(|(id, peer)| (peer.latency_us(), *id));
+        let (peer, _) = able.into_iter().take(FOLLOWED_PEERS).min_by_key(|(_, peer)| peer.following)?;
+        Some(self.commits(peer, CommitRange::single(start), Purpose::Follow))
     }
 
     /// Commits that nobody is asked for, from the lowest of them that a peer can serve.
@@ -91,7 +145,7 @@ impl View<'_> {
                 let most = gap.start().saturating_add(self.config.commit_sync_batch_size.saturating_sub(1));
                 let claimed = known.claim.map_or(gap.start(), |claim| claim.highest);
                 let range = CommitRange::new(gap.start(), gap.end().min(most).min(claimed))?;
-                return Some(self.commits(peer, range, false));
+                return Some(self.commits(peer, range, Purpose::Fetch));
             }
             // Another peer may claim to have what lies behind a gap that nobody can fill just now.
             let step = self.config.commit_sync_batch_size;
@@ -104,13 +158,13 @@ impl View<'_> {
     fn votes_of_tip(&self) -> Option<Wanted> {
         let tip = self.uncertified?;
         let (peer, _) = self.choose(tip)?;
-        Some(self.commits(peer, CommitRange::single(tip), true))
+        Some(self.commits(peer, CommitRange::single(tip), Purpose::Votes))
     }
 
-    fn commits(&self, peer: PeerId, range: CommitRange, stored: bool) -> Wanted {
+    fn commits(&self, peer: PeerId, range: CommitRange, purpose: Purpose) -> Wanted {
         let enlarged = self.enlarged.filter(|(start, _)| *start == range.start()).map(|(_, bytes)| bytes);
         let max_bytes = enlarged.unwrap_or(self.config.answer_bytes());
-        Wanted::Commits(CommitsWanted { peer, range, max_bytes, stored })
+        Wanted::Commits(CommitsWanted { peer, range, max_bytes, purpose })
     }
 
     /// Blocks that nobody is asked for, from those of the lowest commit for which a peer can be asked.
@@ -122,7 +176,12 @@ impl View<'_> {
         let mut positions = self.window.missing_blocks(lowest, max);
         let claimed = known.claim.map_or(lowest, |claim| claim.highest);
         positions.retain(|(index, _)| *index <= claimed);
-        Some(Wanted::Blocks(BlocksWanted { peer, positions, max_bytes: self.config.answer_bytes() }))
+        Some(Wanted::Blocks(BlocksWanted {
+            peer,
+            positions,
+            max_bytes: self.config.answer_bytes(),
+            hedge: false,
+        }))
     }
 
     /// The peer from which `start` is expected soonest.

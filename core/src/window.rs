@@ -125,6 +125,10 @@ impl Body {
     pub(crate) fn is_complete(&self) -> bool {
         self.pending == 0
     }
+    /// How many blocks are neither here nor in storage.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending
+    }
     /// The blocks' stages, in commit order.
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
@@ -286,9 +290,14 @@ impl Window {
         self.spans.insert(range.start(), Span::Requested { request, end: range.end() });
     }
 
+    /// Whether what begins at `start` is asked for by `request`.
+    pub(crate) fn is_requested(&self, start: CommitIndex, request: RequestId) -> bool {
+        matches!(self.spans.get(&start), Some(Span::Requested { request: of, .. }) if *of == request)
+    }
+
     /// What was asked for by `request` is missing again, but for what has been certified meanwhile.
     pub(crate) fn forget_request(&mut self, start: CommitIndex, request: RequestId) {
-        if matches!(self.spans.get(&start), Some(Span::Requested { request: of, .. }) if *of == request) {
+        if self.is_requested(start, request) {
             self.spans.remove(&start);
         }
     }

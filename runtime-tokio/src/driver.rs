@@ -66,9 +66,8 @@ pub(crate) struct Work {
     events: VecDeque<Event>,
     /// Our requests, as many as the machine allows itself.
     requests: BTreeMap<RequestId, Outbound>,
-    /// Peers' requests that the machine has not decided about, as many as connections may have streams.
+    /// Peers' requests that the machine has not decided about or lets wait, as many as connections may have streams.
     asked: BTreeMap<InboundId, oneshot::Sender<Reply>>,
-    next_inbound: u64,
 }
 
 /// A request of ours. Dropped, it is abandoned.
@@ -157,13 +156,16 @@ impl<S: Store, T: Transport> Driver<S, T> {
                     self.handle(Event::PeerDisconnected { peer });
                 }
             }
-            Input::Asked { peer, generation, request, reply } => {
+            Input::Asked { id, peer, generation, request, reply } => {
                 // What came over a connection that is no longer in use is not answered.
                 if self.peers.is_current(peer, generation) {
-                    let id = InboundId::new(self.work.next_inbound);
-                    self.work.next_inbound += 1;
                     self.work.asked.insert(id, reply);
                     self.handle(Event::RequestReceived { id, peer, request });
+                }
+            }
+            Input::Withdrawn(id) => {
+                if self.work.asked.remove(&id).is_some() {
+                    self.handle(Event::Served { id, bytes: 0 });
                 }
             }
             // Whoever asked may have gone away.

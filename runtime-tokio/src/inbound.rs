@@ -41,6 +41,8 @@ pub(crate) struct Inbound<S> {
     pub(crate) limits: RequestLimits,
     pub(crate) config: RuntimeConfig,
     pub(crate) mailbox: Mailbox,
+    /// The number of the next request.
+    pub(crate) next_id: AtomicU64,
     /// Knows every task here that may hold the store.
     pub(crate) tasks: TaskTracker,
 }
@@ -86,7 +88,8 @@ impl<S: Store> Inbound<S> {
         // A request that does not come, or breaks off, is not one.
         let Ok(Ok(request)) = request else { return };
         let (reply, mut replied) = oneshot::channel();
-        let asked = Input::Asked { peer: stream.peer, generation: stream.generation, request, reply };
+        let id = InboundId::new(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let asked = Input::Asked { id, peer: stream.peer, generation: stream.generation, request, reply };
         if self.mailbox.send(asked).await.is_err() {
             return;
         }
@@ -96,7 +99,12 @@ impl<S: Store> Inbound<S> {
             () = stream.sender.stopped() => {
                 // The peer has gone away; the driver may have answered at this very moment.
                 replied.close();
-                replied.try_recv().ok()
+                let reply = replied.try_recv().ok();
+                if reply.is_none() {
+                    // Without a driver there is nobody to tell.
+                    let _ = self.mailbox.send(Input::Withdrawn(id)).await;
+                }
+                reply
             }
         };
         match reply {
@@ -371,7 +379,14 @@ mod tests {
         let (mailbox, inputs) = mpsc::channel(10);
         let limits = RequestLimits { max_refs: 10 };
         let config = RuntimeConfig { max_streams_per_connection: 2, ..RuntimeConfig::default() };
-        let inbound = Inbound { store: Arc::new(Panics), limits, config, mailbox, tasks: TaskTracker::new() };
+        let inbound = Inbound {
+            store: Arc::new(Panics),
+            limits,
+            config,
+            mailbox,
+            next_id: AtomicU64::new(0),
+            tasks: TaskTracker::new(),
+        };
         tokio::spawn(Arc::new(inbound).run(near, 7));
         (far, inputs)
     }
@@ -420,6 +435,8 @@ mod tests {
         // Either the answer finds nobody any more, or whoever took it says that it is over.
         if reply.send(serve()).is_ok() {
             assert!(is_served(inputs.recv().await));
+        } else {
+            assert!(matches!(inputs.recv().await, Some(Input::Withdrawn(_))));
         }
         peer.close("gone");
         assert!(matches!(inputs.recv().await, Some(Input::Lost { generation: 7, .. })));

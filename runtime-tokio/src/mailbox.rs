@@ -27,11 +27,14 @@ pub(crate) enum Input {
     Lost { peer: PeerId, generation: u64 },
     /// A peer asks us something; the answer goes to `reply`.
     Asked {
+        id: InboundId,
         peer: PeerId,
         generation: u64,
         request: Result<Request, RefuseReason>,
         reply: oneshot::Sender<Reply>,
     },
+    /// A peer has gone away from a request that may not have been answered yet.
+    Withdrawn(InboundId),
     /// A further peer to dial; whether it is one is told.
     AddPeer { peer: PeerId, address: SocketAddr, added: oneshot::Sender<bool> },
     /// Somebody wants to know how things are.

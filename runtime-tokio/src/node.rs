@@ -24,7 +24,13 @@ use soma_sync_core::{
     types::{CommitIndex, PeerId},
 };
 use soma_sync_proto::message::RequestLimits;
-use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicU64},
+};
 use tokio::{
     runtime::Handle,
     sync::{broadcast, mpsc, oneshot},
@@ -192,6 +198,7 @@ impl<S: Store, T: Transport> Wiring<S, T> {
             limits,
             config: inbound_config,
             mailbox: inbound_mailbox,
+            next_id: AtomicU64::new(0),
             tasks: tasks_of_streams,
         };
         let max_records = usize::try_from(config.max_peers).unwrap_or(usize::MAX);

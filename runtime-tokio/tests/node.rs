@@ -6,6 +6,7 @@ use common::{COMMITS, Chain, node, peer, small_steps, until};
 use soma_sync_core::{
     Config,
     command::Stall,
+    job::CheckedBlock,
     request::{CommitInfoQuery, FetchCommits, Request, ResponsePart},
     types::CommitIndex,
 };
@@ -384,4 +385,44 @@ async fn a_configuration_that_cannot_work_is_taken() {
     let refused = node(&network, 1, &store).0.config(config).spawn().await;
     assert!(matches!(refused.err(), Some(SpawnError::Machine(_))));
     assert_eq!(Arc::strong_count(&store), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_waits_is_kept_after_who_asked_has_gone() {
+    let chain = Chain::new(10);
+    let network = ChannelNetwork::new();
+    let (server, (id, address)) = node(&network, 1, &chain.store(COMMITS));
+    let server = server.spawn().await.unwrap();
+    let connection = network.join(peer(7)).dial(id, address).await.unwrap();
+    let (mut sender, receiver) = connection.open().await.unwrap();
+    let next = CommitIndex::new(COMMITS + 1);
+    let wait = Duration::from_secs(3600);
+    let fetch = FetchCommits { start: next, end: next, max_bytes: 1 << 20, wait, with_blocks: true };
+    sender.send(encode_request(&Request::Commits(fetch))).await.unwrap();
+    sender.finish().unwrap();
+    until(&server, |status| status.machine.parked == 1).await;
+    drop((sender, receiver));
+    until(&server, |status| status.machine.parked == 0).await;
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_follower_waits_for_does_not_reach_it() {
+    let chain = Chain::new(100);
+    let network = ChannelNetwork::new();
+    let (server, place) = node(&network, 1, &chain.store(COMMITS - 10));
+    let server = server.spawn().await.unwrap();
+    let follower = node(&network, 2, &chain.store(COMMITS - 10)).0.peers([place]).spawn().await.unwrap();
+    let mut subscription = follower.subscribe(CommitIndex::new(COMMITS - 10));
+    for made in chain.commits.iter().skip(COMMITS as usize - 10) {
+        until(&server, |status| status.machine.parked > 0).await;
+        let bytes =
+            |blocks: &[CheckedBlock]| blocks.iter().map(|block| block.payload.bytes().clone()).collect();
+        server.observe_commit(made.header.payload.bytes().clone(), bytes(&made.blocks)).await.unwrap();
+        server.observe_votes(bytes(&made.certifiers)).await.unwrap();
+        let index = made.header.reference.index.get();
+        chain.take(&mut subscription, index, index).await;
+    }
+    follower.shutdown().await.unwrap();
+    server.shutdown().await.unwrap();
 }

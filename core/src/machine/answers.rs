@@ -8,11 +8,12 @@ use crate::{
     command::Offence,
     event::RequestId,
     job::{CertifyJob, CheckJob, Job},
-    ledger::Claimant,
+    ledger::{BufferId, Claimant},
     machine::verdicts::{CertifyRecord, CheckRecord, JobRecord},
     payload::Payload,
     peers::{Claim, Link},
     request::{COMMITS_BEYOND_MAX, RefuseReason, RequestFailure, ResponsePart},
+    schedule::Purpose,
     types::{BlockRef, ChainId, CommitIndex, PeerId},
     window::Slot,
 };
@@ -21,6 +22,8 @@ use core::{iter::repeat_n, time::Duration};
 
 /// How long nothing is fetched after a request failed on our side.
 const LOCAL_REST: Duration = Duration::from_millis(100);
+/// The shortest time after which a request that was to wait may be said to have waited.
+const WAITED_MIN: Duration = Duration::from_millis(500);
 
 impl SyncMachine {
     /// One message of an answer.
@@ -30,7 +33,9 @@ impl SyncMachine {
             return;
         };
         let peer = in_flight.peer;
+        // How long a commit took to come about says nothing of the peer.
         if in_flight.received == 0
+            && !in_flight.is_follow()
             && let Some(known) = self.peers.get_mut(&peer)
         {
             known.answered(self.now.saturating_since(in_flight.sent));
@@ -49,11 +54,7 @@ impl SyncMachine {
             }
             (Asked::Push, ResponsePart::Push { .. }) => Ok(()),
             (Asked::Commits(_), ResponsePart::Commits { commits, certifiers, blocks, buffer_bytes }) => {
-                if blocks.is_empty() {
-                    self.commits_part(id, commits, certifiers, buffer_bytes)
-                } else {
-                    Err(Offence::TooMuch)
-                }
+                self.commits_part(id, [commits, certifiers, blocks], buffer_bytes)
             }
             (Asked::Blocks(_), ResponsePart::Blocks { blocks, missing, buffer_bytes }) => {
                 self.blocks_part(id, blocks, &missing, buffer_bytes)
@@ -115,8 +116,7 @@ impl SyncMachine {
     fn commits_part(
         &mut self,
         id: RequestId,
-        commits: Vec<Payload>,
-        certifiers: Vec<Payload>,
+        [commits, certifiers, blocks]: [Vec<Payload>; 3],
         bytes: u64,
     ) -> Result<(), Offence> {
         let Some(in_flight) = self.requests.get_mut(&id) else { return Ok(()) };
@@ -125,12 +125,19 @@ impl SyncMachine {
         if in_flight.received > asked.max_bytes {
             return Err(Offence::TooMuch);
         }
-        // Commits come before certifiers, over the whole answer.
-        if !commits.is_empty() && !asked.certifiers.is_empty() {
+        if !blocks.is_empty() && !asked.with_blocks() {
+            return Err(Offence::TooMuch);
+        }
+        // Commits come before certifiers, and these before blocks, over the whole answer.
+        let begun = !asked.certifiers.is_empty() || !asked.blocks.is_empty();
+        let late_commits = begun && !commits.is_empty();
+        let late_certifiers = !certifiers.is_empty() && !asked.blocks.is_empty();
+        if late_commits || late_certifiers {
             return Err(Offence::Malformed);
         }
         asked.commits.extend(commits);
         asked.certifiers.extend(certifiers);
+        asked.blocks.extend(blocks);
         let most = asked.range.count().saturating_add(u64::from(COMMITS_BEYOND_MAX));
         let voters = u64::from(self.config.limits.max_ancestors).saturating_mul(2);
         let count = |items: &Vec<Payload>| u64::try_from(items.len()).unwrap_or(u64::MAX);
@@ -156,32 +163,40 @@ impl SyncMachine {
         }
         let matched = asked.take(blocks, missing)?;
         in_flight.reserved = in_flight.reserved.saturating_sub(bytes);
-        let committee = self.committees.get(&asked.epoch).cloned();
+        let hedge = asked.hedge;
         // What came from elsewhere meanwhile, or is given up, needs no check.
-        let matched =
-            matched.retain(|index, slot| self.window.slot(index, slot) == Some(&Slot::Requested(id)));
+        let matched = matched.retain(|index, slot| match self.window.slot(index, slot) {
+            Some(Slot::Requested(of)) => hedge || *of == id,
+            Some(Slot::Missing) => hedge,
+            Some(Slot::Checking(_) | Slot::Held(_) | Slot::Staged) | None => false,
+        });
         for (index, slot) in &matched.lacking {
             self.window.forget_slot(*index, *slot, &Slot::Requested(id));
         }
-        let buffer = self.ledger.hold(bytes, matched.blocks.len());
-        let (Some(committee), Some(buffer)) = (committee, buffer) else {
-            self.release(buffer.into_iter().flat_map(|buffer| repeat_n(buffer, matched.blocks.len())));
-            return Ok(());
+        if let Some(buffer) = self.ledger.hold(bytes, matched.blocks.len()) {
+            self.check(peer, buffer, matched);
+        }
+        if hedge {
+            self.give_up_overtaken();
+        }
+        Ok(())
+    }
+
+    /// Hands blocks to verification, all of one epoch, each charged to the buffer.
+    pub(super) fn check(&mut self, peer: PeerId, buffer: BufferId, matched: Matched) {
+        let Matched { refs, slots, blocks, lacking: _ } = matched;
+        let epoch = slots.first().and_then(|(index, _)| Some(self.window.body(*index)?.header.epoch));
+        let Some(committee) = epoch.and_then(|epoch| self.committees.get(&epoch).cloned()) else {
+            return self.release(repeat_n(buffer, blocks.len()));
         };
         let job = self.new_job_id();
-        for (index, slot) in &matched.slots {
+        for (index, slot) in &slots {
             self.window.set_slot(*index, *slot, Slot::Checking(job));
         }
-        let record = JobRecord::Check(CheckRecord { peer, buffer, slots: matched.slots });
-        let check = CheckJob {
-            refs: matched.refs,
-            blocks: matched.blocks,
-            committee,
-            mode: self.config.block_verification,
-            limits: self.config.limits,
-        };
+        let record = JobRecord::Check(CheckRecord { peer, buffer, slots });
+        let (mode, limits) = (self.config.block_verification, self.config.limits);
+        let check = CheckJob { refs, blocks, committee, mode, limits };
         self.jobs.submit(job, record, Job::Check(Box::new(check)));
-        Ok(())
     }
 
     /// A request is over.
@@ -239,7 +254,12 @@ impl SyncMachine {
 
     /// Hands an answer of commits to verification.
     fn certify(&mut self, id: RequestId, peer: PeerId, asked: CommitsAsked, received: u64) {
-        let CommitsAsked { range, epoch, commits, certifiers, .. } = asked;
+        let CommitsAsked { range, epoch, commits, certifiers, blocks, purpose, max_bytes: _ } = asked;
+        // By now more may be known of the commits before it than when it began to wait.
+        let epoch = match purpose {
+            Purpose::Follow => self.below(range.start()).epoch,
+            Purpose::Fetch | Purpose::Votes | Purpose::Hedge => epoch,
+        };
         let bytes = received.saturating_mul(DECODED_FACTOR);
         let reserved = self.ledger.reserve(bytes, Claimant::Frontier);
         let held = reserved.then(|| self.ledger.hold(bytes, 1)).flatten();
@@ -260,11 +280,27 @@ impl SyncMachine {
             certifiers,
             limits: self.config.limits,
         };
-        let record = JobRecord::Certify(CertifyRecord { peer, range, epoch, buffer });
+        let record = JobRecord::Certify(CertifyRecord { peer, range, epoch, buffer, blocks, purpose });
         self.jobs.submit(job, record, Job::Certify(Box::new(certify)));
     }
 
+    /// A request that waited at a peer came back with nothing. That no commit came about in the meantime is no
+    /// failure.
+    fn waited_in_vain(&mut self, id: RequestId, in_flight: &InFlight, reason: RefuseReason) {
+        let waited = self.now.saturating_since(in_flight.sent);
+        self.put_back(id, in_flight);
+        let in_time =
+            reason == RefuseReason::Unavailable && waited >= WAITED_MIN.min(self.config.follow_wait);
+        let now = self.now;
+        if let Some(known) = self.peers.get_mut(&in_flight.peer).filter(|_| !in_time) {
+            known.follow_failed(now);
+        }
+    }
+
     fn refused(&mut self, id: RequestId, in_flight: &InFlight, reason: RefuseReason) {
+        if in_flight.is_follow() {
+            return self.waited_in_vain(id, in_flight, reason);
+        }
         let claim = self.peers.get(&in_flight.peer).and_then(|peer| peer.claim);
         match (reason, &in_flight.asked) {
             // The votes for a single commit may need more than the usual answer allows.
@@ -312,10 +348,11 @@ impl SyncMachine {
 }
 
 /// The blocks of a message, each beside what was asked for.
-struct Matched {
+#[derive(Default)]
+pub(super) struct Matched {
     refs: Vec<BlockRef>,
     slots: Vec<(CommitIndex, usize)>,
-    blocks: Vec<Payload>,
+    pub(super) blocks: Vec<Payload>,
     lacking: Vec<(CommitIndex, usize)>,
 }
 
@@ -323,23 +360,26 @@ impl Matched {
     /// Without the blocks of which `wanted` is not true.
     fn retain(self, wanted: impl Fn(CommitIndex, usize) -> bool) -> Self {
         let Self { refs, slots, blocks, lacking } = self;
-        let mut kept = Self { refs: Vec::new(), slots: Vec::new(), blocks: Vec::new(), lacking };
+        let mut kept = Self { lacking, ..Self::default() };
         for ((reference, (index, slot)), block) in refs.into_iter().zip(slots).zip(blocks) {
             if wanted(index, slot) {
-                kept.refs.push(reference);
-                kept.slots.push((index, slot));
-                kept.blocks.push(block);
+                kept.push(reference, (index, slot), block);
             }
         }
         kept
+    }
+
+    pub(super) fn push(&mut self, reference: BlockRef, slot: (CommitIndex, usize), block: Payload) {
+        self.refs.push(reference);
+        self.slots.push(slot);
+        self.blocks.push(block);
     }
 }
 
 impl BlocksAsked {
     /// Lines up a message with the positions that have not been answered.
     fn take(&mut self, blocks: Vec<Payload>, missing: &[u32]) -> Result<Matched, Offence> {
-        let mut matched =
-            Matched { refs: Vec::new(), slots: Vec::new(), blocks: Vec::new(), lacking: Vec::new() };
+        let mut matched = Matched::default();
         let mut missing = missing.iter().copied().peekable();
         let mut blocks = blocks.into_iter();
         loop {
@@ -352,9 +392,7 @@ impl BlocksAsked {
             let (position, reference) = position.ok_or(Offence::TooMuch)?;
             match block {
                 Some(block) => {
-                    matched.refs.push(*reference);
-                    matched.slots.push(*position);
-                    matched.blocks.push(block);
+                    matched.push(*reference, *position, block);
                     self.delivered = self.delivered.saturating_add(1);
                 }
                 None => {

@@ -8,7 +8,7 @@ use crate::{
     command::Stall,
     ledger::Claimant,
     peers::Link,
-    schedule::{CommitsWanted, View, Wanted},
+    schedule::{CommitsWanted, Purpose, View, Wanted},
     time::{Timestamp, micros},
     types::{CommitIndex, PeerId},
 };
@@ -17,6 +17,8 @@ use core::time::Duration;
 
 /// The shortest pause between two polls of one peer.
 const POLL_PAUSE: Duration = Duration::from_millis(100);
+/// For how long after a commit of our own consensus' the next ones are expected from there.
+const OWN_CONSENSUS_FRESH: Duration = Duration::from_secs(10);
 
 impl SyncMachine {
     /// Sends whatever there is to send now.
@@ -24,6 +26,7 @@ impl SyncMachine {
         self.poll_peers();
         self.push_to_peers();
         self.fetch();
+        self.watch_head();
         self.start_jobs();
     }
 
@@ -42,6 +45,10 @@ impl SyncMachine {
 
     /// Brings polls forward once everything that was claimed is here: whether there is more is news that we want.
     fn poll_sooner(&mut self) {
+        // Requests that wait at peers bring the news as soon as there is any.
+        if self.synced && self.following() > 0 {
+            return;
+        }
         if self.peers.highest_claim().is_none_or(|highest| highest > self.certifiable().index) {
             return;
         }
@@ -118,10 +125,7 @@ impl SyncMachine {
             return;
         }
         let Some(frontier) = self.tip.reference.index.next() else { return };
-        let data = self.requests.values().filter(|in_flight| match in_flight.asked {
-            Asked::Commits(_) | Asked::Blocks(_) => true,
-            Asked::Chain | Asked::Availability | Asked::Push => false,
-        });
+        let data = self.requests.values().filter(|in_flight| in_flight.is_for_data());
         let in_flight = u32::try_from(data.count()).unwrap_or(u32::MAX);
         for _ in in_flight..self.config.max_requests {
             let view = View {
@@ -131,21 +135,22 @@ impl SyncMachine {
                 now: self.now,
                 tip: self.tip.reference.index,
                 horizon: self.horizon(),
+                following: self.following(),
+                own_consensus: self.has_own_consensus(),
                 uncertified: self.uncertified(),
                 enlarged: self.enlarged,
             };
             let Some(wanted) = view.next() else { break };
-            let claimant = if wanted.lowest().is_some_and(|lowest| lowest <= frontier) {
-                Claimant::Frontier
-            } else {
-                Claimant::Ahead
-            };
+            let at_frontier = wanted.lowest().is_some_and(|lowest| lowest <= frontier);
+            let claimant = if at_frontier && wanted.exists() { Claimant::Frontier } else { Claimant::Ahead };
             if !self.reserve(&wanted, claimant, frontier) {
                 break;
             }
             match wanted {
                 Wanted::Commits(commits) => self.fetch_commits(commits),
-                Wanted::Blocks(blocks) => self.ask_blocks(blocks),
+                Wanted::Blocks(blocks) => {
+                    self.ask_blocks(blocks);
+                }
             }
         }
     }
@@ -153,13 +158,28 @@ impl SyncMachine {
     /// Asks for commits, under the committee of the epoch that they should be of.
     fn fetch_commits(&mut self, commits: CommitsWanted) {
         let start = commits.range.start();
-        let epoch = if commits.stored { self.tip.epoch } else { self.below(start).epoch };
+        let epoch = match commits.purpose {
+            Purpose::Votes => self.tip.epoch,
+            Purpose::Fetch | Purpose::Follow | Purpose::Hedge => self.below(start).epoch,
+        };
         if self.committees.contains_key(&epoch) {
-            return self.ask_commits(commits, epoch);
+            self.ask_commits(commits, epoch);
+            return;
         }
         // The epoch's end is here and not applied yet: until then there is nobody to hold the answer against.
         self.ledger.unreserve(Self::commits_reservation(commits.max_bytes));
         self.later_epoch_from = Some(self.later_epoch_from.map_or(start, |from| from.min(start)));
+    }
+
+    /// How many requests wait at peers for what is to come.
+    pub(super) fn following(&self) -> usize {
+        self.requests.values().filter(|in_flight| in_flight.is_follow()).count()
+    }
+
+    /// Whether our own consensus has told us of a commit lately: what is to come, we shall have from there.
+    fn has_own_consensus(&self) -> bool {
+        let fresh = |at: Timestamp| self.now.saturating_since(at) < OWN_CONSENSUS_FRESH;
+        self.observed_at.is_some_and(fresh)
     }
 
     /// The stored tip, where we cannot certify it and have nothing under way that might change that.

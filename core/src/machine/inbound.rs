@@ -1,4 +1,4 @@
-//! What peers ask of us: admission, before storage is touched.
+//! What peers ask of us: admission, before storage is touched; and what waits here for the next commit.
 
 use super::SyncMachine;
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     },
     types::{BlockRef, CommitIndex, CommitRange, CommitRef, PeerId, Round},
 };
+use alloc::vec::Vec;
 
 /// How a request is answered.
 enum Answer {
@@ -17,6 +18,8 @@ enum Answer {
     Now(ResponsePart),
     /// From storage.
     FromStorage(ServePlan),
+    /// When there is what it asks for, within its own time.
+    Later(FetchCommits),
 }
 
 impl SyncMachine {
@@ -31,12 +34,14 @@ impl SyncMachine {
         match answer {
             Ok(Answer::Now(response)) => self.push(Command::Respond { id, response }),
             Ok(Answer::FromStorage(plan)) => match self.admit_request(id, peer) {
-                Ok(()) => {
-                    let deadline = self.now.saturating_add(self.config.serve_timeout);
-                    self.push(Command::Serve { id, plan, deadline });
-                }
+                Ok(()) => self.serve(id, plan),
                 Err(reason) => self.push(Command::Refuse { id, reason }),
             },
+            Ok(Answer::Later(fetch)) => {
+                if let Err(reason) = self.park(id, peer, fetch) {
+                    self.push(Command::Refuse { id, reason });
+                }
+            }
             Err(reason) => {
                 self.push(Command::Refuse { id, reason });
                 self.count_refusal(peer, reason);
@@ -56,6 +61,64 @@ impl SyncMachine {
         known.serving = known.serving.saturating_add(1);
         self.serving.insert(id, peer);
         Ok(())
+    }
+
+    fn serve(&mut self, id: InboundId, plan: ServePlan) {
+        let deadline = self.now.saturating_add(self.config.serve_timeout);
+        self.push(Command::Serve { id, plan, deadline });
+    }
+
+    /// Lets a request wait for what it asks for, unless as many wait as may.
+    fn park(&mut self, id: InboundId, peer: PeerId, fetch: FetchCommits) -> Result<(), RefuseReason> {
+        let fits = |count: usize, max: u32| u32::try_from(count).is_ok_and(|count| count < max);
+        let connected = self.peers.get(&peer).is_some_and(|known| known.link != Link::Down);
+        let known = self.serving.contains_key(&id) || self.parking.contains(id);
+        let room = fits(self.parking.len(), self.config.max_parked)
+            && fits(self.parking.count_of(peer), self.config.max_parked_per_peer);
+        if !connected || known || !room {
+            return Err(RefuseReason::Busy);
+        }
+        let until = self.now.saturating_add(fetch.wait.min(self.config.max_park));
+        self.parking.park(id, peer, fetch, until);
+        Ok(())
+    }
+
+    /// Answers requests that have waited: with what they wait for, if it has come, and else when their time is up.
+    /// Those for which there is no slot go on waiting for one.
+    pub(super) fn serve_parked(&mut self) {
+        let most = usize::try_from(self.config.max_serving).unwrap_or(usize::MAX);
+        let ready: Vec<_> = self.parking.ready(self.certifiable().index).collect();
+        for (start, id) in ready {
+            if self.serving.len() >= most {
+                break;
+            }
+            let Some(parked) = self.parking.take(start, id) else { continue };
+            match self.plan_commits(&parked.fetch) {
+                Ok(plan) if self.admit_request(id, parked.peer).is_ok() => {
+                    self.serve(id, plan);
+                    self.told(parked.peer, start);
+                }
+                Ok(_) => self.parking.put_back(id, parked),
+                Err(reason) => self.push(Command::Refuse { id, reason }),
+            }
+        }
+        while let Some(id) = self.parking.pop_expired(self.now) {
+            self.push(Command::Refuse { id, reason: RefuseReason::Unavailable });
+        }
+    }
+
+    /// A peer is being sent a commit, and so need not be told of it.
+    fn told(&mut self, peer: PeerId, index: CommitIndex) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.pushed = known.pushed.max(index);
+        }
+    }
+
+    /// Forgets requests of a peer that is gone.
+    pub(super) fn refuse_parked(&mut self, peer: PeerId) {
+        for id in self.parking.take_all_of(peer) {
+            self.push(Command::Refuse { id, reason: RefuseReason::Unavailable });
+        }
     }
 
     /// Who keeps breaking the rules is disconnected.
@@ -93,7 +156,7 @@ impl SyncMachine {
                 self.pushed(peer, index);
                 Ok(Answer::Now(ResponsePart::Push { timestamp_ms: self.wall_ms() }))
             }
-            Request::Commits(fetch) => self.answer_commits(&fetch),
+            Request::Commits(fetch) => self.answer_commits(fetch),
             Request::Blocks(fetch) => self.answer_blocks(fetch),
         }
     }
@@ -122,7 +185,18 @@ impl SyncMachine {
         }
     }
 
-    fn answer_commits(&self, fetch: &FetchCommits) -> Result<Answer, RefuseReason> {
+    fn answer_commits(&self, fetch: FetchCommits) -> Result<Answer, RefuseReason> {
+        // What is far ahead of us is not worth waiting for.
+        let soon = self.certifiable().index.saturating_add(self.config.commit_sync_batch_size);
+        let later = fetch.start > self.certifiable().index && fetch.start <= soon && fetch.start <= fetch.end;
+        if later && !fetch.wait.is_zero() {
+            return Ok(Answer::Later(fetch));
+        }
+        self.plan_commits(&fetch).map(Answer::FromStorage)
+    }
+
+    /// How commits are sent that can be certified.
+    fn plan_commits(&self, fetch: &FetchCommits) -> Result<ServePlan, RefuseReason> {
         let range = CommitRange::new(fetch.start, fetch.end).ok_or(RefuseReason::InvalidRange)?;
         if range.start() == CommitIndex::GENESIS {
             return Err(RefuseReason::InvalidRange);
@@ -135,12 +209,12 @@ impl SyncMachine {
         let most = range.start().saturating_add(batch.saturating_sub(1));
         let end = range.end().min(most).min(certifiable);
         let range = CommitRange::new(range.start(), end).ok_or(RefuseReason::InvalidRange)?;
-        Ok(Answer::FromStorage(ServePlan::Commits {
+        Ok(ServePlan::Commits {
             range,
             last: end.saturating_add(COMMITS_BEYOND_MAX).min(certifiable),
             max_bytes: fetch.max_bytes.min(self.config.certified_answer_bytes()),
             with_blocks: fetch.with_blocks,
-        }))
+        })
     }
 
     fn answer_blocks(&self, fetch: FetchBlocks) -> Result<Answer, RefuseReason> {
@@ -167,8 +241,11 @@ impl SyncMachine {
         author && reference.round > Round::ZERO && reference.epoch <= self.tip.epoch
     }
 
-    /// An inbound request is finished with.
+    /// An inbound request is finished with, or withdrawn before it was answered.
     pub(super) fn served(&mut self, id: InboundId, bytes: u64) {
+        if self.parking.withdraw(id).is_some() {
+            return;
+        }
         let Some(peer) = self.serving.remove(&id) else {
             self.counters.stale = self.counters.stale.saturating_add(1);
             return;

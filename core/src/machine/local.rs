@@ -65,6 +65,8 @@ impl SyncMachine {
         if self.halted.is_some() {
             return;
         }
+        self.observed_at = Some(self.now);
+        self.abandon_following();
         // Where there is no room it is a hint that came to nothing: peers will have the commit.
         let Some(buffer) = self.hold_local(charge(blocks.iter().chain([&commit]))) else {
             self.counters.dropped_local = self.counters.dropped_local.saturating_add(1);

@@ -7,7 +7,7 @@ use crate::{
     payload::Payload,
     peers::Link,
     request::{CommitInfoQuery, FetchBlocks, FetchCommits, Request},
-    schedule::{BlocksWanted, CommitsWanted},
+    schedule::{BlocksWanted, CommitsWanted, Purpose},
     time::Timestamp,
     types::{BlockRef, CommitIndex, CommitRange, Epoch, PeerId},
     window::Slot,
@@ -50,6 +50,8 @@ pub(super) struct CommitsAsked {
     pub(super) max_bytes: u64,
     pub(super) commits: Vec<Payload>,
     pub(super) certifiers: Vec<Payload>,
+    pub(super) blocks: Vec<Payload>,
+    pub(super) purpose: Purpose,
 }
 
 /// A request for blocks, and how far its answer is.
@@ -64,16 +66,43 @@ pub(super) struct BlocksAsked {
     /// How many of these were answered with a block, and the commit of the first that the server lacks.
     pub(super) delivered: usize,
     pub(super) lacking: Option<CommitIndex>,
+    /// Whether another peer has been asked for them, too.
+    pub(super) hedge: bool,
 }
 
 /// Bytes that an answer for commits takes in memory for each byte on the wire: the encoding, and the decoded
 /// references, which are as many bytes again.
 pub(super) const DECODED_FACTOR: u64 = 2;
 
+impl CommitsAsked {
+    /// Whether the blocks are to come in the same answer: where it is for one commit at the tip.
+    pub(super) fn with_blocks(&self) -> bool {
+        match self.purpose {
+            Purpose::Follow => true,
+            Purpose::Hedge => self.range.count() == 1,
+            Purpose::Fetch | Purpose::Votes => false,
+        }
+    }
+}
+
 impl InFlight {
     /// When it is over if nothing comes of it.
     pub(super) fn expires(&self) -> Timestamp {
         self.deadline.min(self.progress_deadline)
+    }
+
+    /// Whether it asks for commits or blocks that a peer is said to have.
+    pub(super) fn is_for_data(&self) -> bool {
+        match &self.asked {
+            Asked::Commits(asked) => asked.purpose != Purpose::Follow,
+            Asked::Blocks(_) => true,
+            Asked::Chain | Asked::Availability | Asked::Push => false,
+        }
+    }
+
+    /// Whether it waits at the peer for what is to come.
+    pub(super) fn is_follow(&self) -> bool {
+        matches!(&self.asked, Asked::Commits(asked) if asked.purpose == Purpose::Follow)
     }
 
     /// Where what it asked for begins.
@@ -87,9 +116,17 @@ impl InFlight {
 }
 
 impl SyncMachine {
-    fn send(&mut self, peer: PeerId, request: Request, asked: Asked, reserved: u64) -> RequestId {
+    /// `wait` is how long the peer may let us wait beyond the time that an answer takes.
+    fn send(
+        &mut self,
+        peer: PeerId,
+        request: Request,
+        asked: Asked,
+        reserved: u64,
+        wait: Duration,
+    ) -> RequestId {
         let id = self.new_request_id();
-        let deadline = self.now.saturating_add(self.config.timeout);
+        let deadline = self.now.saturating_add(wait).saturating_add(self.config.timeout);
         let first_byte = self
             .peers
             .get(&peer)
@@ -98,7 +135,7 @@ impl SyncMachine {
             peer,
             sent: self.now,
             deadline,
-            progress_deadline: self.now.saturating_add(first_byte),
+            progress_deadline: self.now.saturating_add(wait).saturating_add(first_byte),
             reserved,
             received: 0,
             asked,
@@ -116,36 +153,49 @@ impl SyncMachine {
     /// Asks a peer which chain it is on.
     pub(super) fn ask_chain(&mut self, peer: PeerId) {
         let request = Request::CommitInfo(CommitInfoQuery::ByIndex(CommitIndex::GENESIS));
-        self.send(peer, request, Asked::Chain, 0);
+        self.send(peer, request, Asked::Chain, 0, Duration::ZERO);
     }
 
     /// Asks a peer how far it is.
     pub(super) fn ask_availability(&mut self, peer: PeerId) {
         let request = Request::Availability { timestamp_ms: self.wall_ms() };
-        self.send(peer, request, Asked::Availability, 0);
+        self.send(peer, request, Asked::Availability, 0, Duration::ZERO);
     }
 
     /// Tells a peer how far we are.
     pub(super) fn push_commit(&mut self, peer: PeerId, index: CommitIndex) {
-        self.send(peer, Request::Push { index }, Asked::Push, 0);
+        self.send(peer, Request::Push { index }, Asked::Push, 0, Duration::ZERO);
     }
 
     /// Asks for commits. Their bytes have been reserved.
-    pub(super) fn ask_commits(&mut self, wanted: CommitsWanted, epoch: Epoch) {
-        let CommitsWanted { peer, range, max_bytes, stored } = wanted;
-        let asked = CommitsAsked { range, epoch, max_bytes, commits: Vec::new(), certifiers: Vec::new() };
+    pub(super) fn ask_commits(&mut self, wanted: CommitsWanted, epoch: Epoch) -> RequestId {
+        let CommitsWanted { peer, range, max_bytes, purpose } = wanted;
+        let asked = CommitsAsked {
+            range,
+            epoch,
+            max_bytes,
+            commits: Vec::new(),
+            certifiers: Vec::new(),
+            blocks: Vec::new(),
+            purpose,
+        };
+        let follow = purpose == Purpose::Follow;
+        let wait = if follow { self.config.follow_wait } else { Duration::ZERO };
         let request = Request::Commits(FetchCommits {
             start: range.start(),
             end: range.end(),
             max_bytes,
-            wait: Duration::ZERO,
-            with_blocks: false,
+            wait,
+            with_blocks: asked.with_blocks(),
         });
-        let id = self.send(peer, request, Asked::Commits(asked), max_bytes.saturating_mul(DECODED_FACTOR));
-        if !stored {
-            self.window.request(range, id);
+        let reserved = Self::commits_reservation(max_bytes);
+        let id = self.send(peer, request, Asked::Commits(asked), reserved, wait);
+        match purpose {
+            Purpose::Fetch | Purpose::Follow => self.window.request(range, id),
+            Purpose::Votes | Purpose::Hedge => {}
         }
-        self.count_in_flight(peer);
+        self.count_in_flight(peer, follow);
+        id
     }
 
     /// Bytes to reserve for an answer of commits.
@@ -154,12 +204,13 @@ impl SyncMachine {
     }
 
     /// Asks for blocks. Their bytes have been reserved.
-    pub(super) fn ask_blocks(&mut self, wanted: BlocksWanted) {
-        let BlocksWanted { peer, positions, max_bytes } = wanted;
+    pub(super) fn ask_blocks(&mut self, wanted: BlocksWanted) -> Option<RequestId> {
+        let BlocksWanted { peer, positions, max_bytes, hedge } = wanted;
         let Some(epoch) =
             positions.first().and_then(|(index, _)| Some(self.window.body(*index)?.header.epoch))
         else {
-            return self.ledger.unreserve(max_bytes);
+            self.ledger.unreserve(max_bytes);
+            return None;
         };
         let block_at = |(index, slot): &(CommitIndex, usize)| {
             self.window.body(*index).and_then(|body| body.header.blocks.get(*slot).copied())
@@ -173,23 +224,29 @@ impl SyncMachine {
             answered: 0,
             delivered: 0,
             lacking: None,
+            hedge,
         };
-        let id = self.send(peer, request, Asked::Blocks(asked), max_bytes);
-        for (index, slot) in positions {
+        let id = self.send(peer, request, Asked::Blocks(asked), max_bytes, Duration::ZERO);
+        for (index, slot) in positions.into_iter().filter(|_| !hedge) {
             self.window.set_slot(index, slot, Slot::Requested(id));
         }
-        self.count_in_flight(peer);
+        self.count_in_flight(peer, false);
+        Some(id)
     }
 
-    fn count_in_flight(&mut self, peer: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.in_flight = peer.in_flight.saturating_add(1);
-        }
+    fn count_in_flight(&mut self, peer: PeerId, follow: bool) {
+        let Some(peer) = self.peers.get_mut(&peer) else { return };
+        let count = if follow { &mut peer.following } else { &mut peer.in_flight };
+        *count = count.saturating_add(1);
     }
 
     /// Takes a request out of the books.
     pub(super) fn finish(&mut self, id: RequestId) -> Option<InFlight> {
         let in_flight = self.requests.remove(&id)?;
+        match in_flight.asked {
+            Asked::Commits(_) | Asked::Blocks(_) => self.head.finished(id, in_flight.received),
+            Asked::Chain | Asked::Availability | Asked::Push => {}
+        }
         let next_poll = match in_flight.asked {
             Asked::Chain | Asked::Availability => self.next_poll(),
             Asked::Push | Asked::Commits(_) | Asked::Blocks(_) => self.now,
@@ -205,6 +262,9 @@ impl SyncMachine {
                 };
             }
             Asked::Push => peer.push_in_flight = false,
+            Asked::Commits(CommitsAsked { purpose: Purpose::Follow, .. }) => {
+                peer.following = peer.following.saturating_sub(1);
+            }
             Asked::Commits(_) | Asked::Blocks(_) => peer.in_flight = peer.in_flight.saturating_sub(1),
         }
         Some(in_flight)
@@ -231,6 +291,9 @@ impl SyncMachine {
         let (now, config) = (self.now, &self.config);
         if let (Some(known), Some(start)) = (self.peers.get_mut(&in_flight.peer), start) {
             known.failed(start, now, config, &mut self.rng);
+            if in_flight.is_follow() {
+                known.follow_failed(now);
+            }
         }
     }
 
@@ -280,6 +343,15 @@ impl SyncMachine {
             Asked::Chain | Asked::Availability | Asked::Push => false,
         });
         let ids: Vec<_> = data.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.cancel(id);
+        }
+    }
+
+    /// Abandons requests that wait at peers for what is to come.
+    pub(super) fn abandon_following(&mut self) {
+        let waiting = self.requests.iter().filter(|(_, in_flight)| in_flight.is_follow());
+        let ids: Vec<_> = waiting.map(|(id, _)| *id).collect();
         for id in ids {
             self.cancel(id);
         }

@@ -10,6 +10,10 @@ use crate::{
     window::Body,
 };
 use alloc::{boxed::Box, vec::Vec};
+use core::time::Duration;
+
+/// For how long a synced node may lack what a peer has before it says that it is behind.
+const BEHIND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A snapshot for people and for metrics.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,7 +34,7 @@ pub struct Status {
     pub epoch: Epoch,
     /// The highest commit that a peer claims to have.
     pub target: Option<CommitIndex>,
-    /// Whether the chain reaches as far as any peer that answers can show.
+    /// Whether the chain has reached as far as any peer that answers can show, and has stayed near since.
     pub synced: bool,
     /// Why nothing can go on, if so.
     pub stall: Option<Stall>,
@@ -46,6 +50,8 @@ pub struct Status {
     pub jobs_running: u32,
     /// Inbound requests being served from storage.
     pub serving: usize,
+    /// Inbound requests that wait here for a commit.
+    pub parked: usize,
     /// Every peer on record, by id.
     pub peers: Vec<PeerStatus>,
     /// What was counted since the start.
@@ -90,6 +96,8 @@ pub struct Counters {
     pub stored_blocks: u64,
     /// Requests whose time was up.
     pub timeouts: u64,
+    /// Requests for what another peer had been asked for and had not delivered.
+    pub hedges: u64,
     /// Completions of what was not outstanding: late, twice, or never asked for.
     pub stale: u64,
     /// Provable offences of peers.
@@ -126,6 +134,7 @@ impl SyncMachine {
             requests_in_flight: self.requests.len(),
             jobs_running: self.jobs.running(),
             serving: self.serving.len(),
+            parked: self.parking.len(),
             peers: self.peer_statuses(),
             counters: self.counters,
         }
@@ -152,7 +161,7 @@ impl SyncMachine {
     /// Says what has become true with this event.
     pub(super) fn report(&mut self) {
         self.report_stall();
-        let synced = self.is_synced();
+        let synced = self.is_synced() || self.synced && !self.has_fallen_behind();
         if synced && !self.synced {
             let tip = self.certifiable();
             self.push(Command::Notify(Notice::Synced { tip }));
@@ -176,6 +185,15 @@ impl SyncMachine {
         let claims = || self.peers.checked().filter_map(|(_, peer)| peer.claim);
         claims().any(|claim| claim.polled >= self.grown && !claim.cut)
             && claims().all(|claim| claim.highest <= certifiable)
+    }
+
+    /// Whether a node that was synced is not any more. Following a chain that grows, it is behind by a little at most
+    /// moments: it has fallen behind when it lacks more than a batch, or makes no progress with what it lacks.
+    fn has_fallen_behind(&self) -> bool {
+        let Some(highest) = self.peers.highest_claim() else { return true };
+        let lacking = highest.get().saturating_sub(self.certifiable().index.get());
+        let stuck = self.now.saturating_since(self.grown) >= BEHIND_PATIENCE;
+        self.halted.is_some() || lacking > self.config.commit_sync_batch_size || lacking > 0 && stuck
     }
 
     /// Whether commits are on their way into storage.
@@ -221,6 +239,7 @@ impl SyncMachine {
         self.ledger.check_invariants(reserved, kept)?;
         self.peers.check_invariants(&self.config)?;
         self.votes.check_invariants()?;
+        self.parking.check_invariants()?;
         self.check_watermarks()?;
         self.check_liveness()
     }
@@ -236,11 +255,13 @@ impl SyncMachine {
     fn check_watermarks(&self) -> Result<(), &'static str> {
         let max_batches = usize::try_from(self.config.max_store_batches).unwrap_or(usize::MAX);
         let max_serving = usize::try_from(self.config.max_serving).unwrap_or(usize::MAX);
+        let max_parked = usize::try_from(self.config.max_parked).unwrap_or(usize::MAX);
         match () {
             () if self.certifiable().index > self.durable => Err("certifiable is above durable"),
             () if self.delivered > self.durable => Err("delivered is above durable"),
             () if self.durable > self.tip.reference.index => Err("durable is above queued"),
             () if self.serving.len() > max_serving => Err("too many requests are served"),
+            () if self.parking.len() > max_parked => Err("too many requests wait"),
             () if self.jobs.running() > self.config.max_verify_jobs => Err("too many jobs run"),
             () if self.committing() > max_batches => Err("too many batches of commits are outstanding"),
             () => Ok(()),

@@ -6,6 +6,9 @@ use crate::{
     event::JobId,
     job::{BlockOutcome, CertifiedRange, CertifyVerdict, CheckedBlock, CommitHeader, Job, Verdict},
     ledger::BufferId,
+    machine::answers::Matched,
+    payload::Payload,
+    schedule::Purpose,
     types::{CommitIndex, CommitRange, CommitRef, Epoch, PeerId},
     verified::Verified,
     window::{Below, Body, Slot},
@@ -42,6 +45,9 @@ pub(super) struct CertifyRecord {
     /// The epoch whose committee it is held against.
     pub(super) epoch: Epoch,
     pub(super) buffer: BufferId,
+    /// Blocks that came with them, in commit order.
+    pub(super) blocks: Vec<Payload>,
+    pub(super) purpose: Purpose,
 }
 
 /// Blocks of one message that are being checked.
@@ -96,6 +102,12 @@ impl Jobs {
     }
 }
 
+/// Every block of certified commits, in commit order, by commit and position in it.
+fn blocks_in_order(certified: &CertifiedRange) -> Vec<(CommitIndex, usize)> {
+    let commits = certified.commits.iter();
+    commits.flat_map(|commit| (0..commit.blocks.len()).map(|slot| (commit.reference.index, slot))).collect()
+}
+
 impl SyncMachine {
     /// A worker finished a job.
     pub(super) fn verified(&mut self, id: JobId, verdict: Verdict) {
@@ -137,11 +149,18 @@ impl SyncMachine {
     }
 
     fn certify_verdict(&mut self, id: JobId, record: CertifyRecord, verdict: CertifyVerdict) {
-        let CertifyRecord { peer, range, epoch, buffer } = record;
+        let CertifyRecord { peer, range, epoch, buffer, blocks, purpose } = record;
         let start = range.start();
         self.window.forget_job(start, id);
         match verdict {
-            CertifyVerdict::Certified(certified) => self.certified(peer, start, buffer, certified),
+            CertifyVerdict::Certified(certified) => {
+                let held = blocks_in_order(&certified);
+                self.certified(peer, start, buffer, certified);
+                self.came_with(peer, buffer, held, blocks);
+                if let Some(known) = self.peers.get_mut(&peer).filter(|_| purpose == Purpose::Follow) {
+                    known.follow_succeeded();
+                }
+            }
             CertifyVerdict::OtherEpoch { found } => self.other_epoch(peer, range, epoch, found),
             CertifyVerdict::Refused(_) => self.offence(peer, Offence::BadCommits),
             // Keys of an epoch that is over prove nothing about the next.
@@ -150,6 +169,30 @@ impl SyncMachine {
         }
         // The job's own hold on the answer; what the window keeps of it has been counted beside it.
         self.ledger.release(buffer);
+    }
+
+    /// Blocks that came in one answer with the commits that name them, in that order: those that are still missing
+    /// are checked.
+    fn came_with(
+        &mut self,
+        peer: PeerId,
+        buffer: BufferId,
+        order: Vec<(CommitIndex, usize)>,
+        blocks: Vec<Payload>,
+    ) {
+        if blocks.len() > order.len() {
+            return self.offence(peer, Offence::TooMuch);
+        }
+        let mut matched = Matched::default();
+        for ((index, slot), block) in order.into_iter().zip(blocks) {
+            if self.window.slot(index, slot) == Some(&Slot::Missing)
+                && let Some(reference) = self.window.body(index).and_then(|body| body.header.blocks.get(slot))
+            {
+                matched.push(*reference, (index, slot), block);
+            }
+        }
+        self.ledger.keep_more(buffer, matched.blocks.len());
+        self.check(peer, buffer, matched);
     }
 
     /// An answer says that its commits are of another epoch than we expect.
@@ -201,6 +244,7 @@ impl SyncMachine {
             }
         }
         self.insert_certified(peer, buffer, admitted, certifiers);
+        self.give_up_overtaken();
         let config = &self.config;
         if let Some(known) = self.peers.get_mut(&peer) {
             known.delivered(last);

@@ -19,7 +19,8 @@ impl World {
         if let Some(recorded) = &mut node.recorded {
             recorded.push((now, event.clone()));
         }
-        if let (Event::Broadcasted { through }, Some(oracle)) = (&event, &mut self.oracle) {
+        let oracle = self.oracle.as_mut().filter(|_| !node.hostile);
+        if let (Event::Broadcasted { through }, Some(oracle)) = (&event, oracle) {
             oracle.delivered(id.0, *through);
         }
         node.machine.handle(now, event);
@@ -117,6 +118,9 @@ impl World {
         let node = &mut self.nodes[id.0];
         node.traffic.requests += 1;
         node.traffic.data_requests += u64::from(data);
+        node.traffic.block_requests += u64::from(matches!(request, Request::Blocks(_)));
+        node.traffic.waiting_requests +=
+            u64::from(matches!(&request, Request::Commits(fetch) if !fetch.wait.is_zero()));
         node.issued.push(request_id);
         let Some(to) = connected else {
             let lost = Event::RequestFinished { id: request_id, result: Err(RequestFailure::Disconnected) };

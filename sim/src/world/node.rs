@@ -21,6 +21,10 @@ pub struct Traffic {
     pub requests: u64,
     /// Of these, requests for commits or blocks.
     pub data_requests: u64,
+    /// Of these, requests for blocks.
+    pub block_requests: u64,
+    /// And requests that may wait for what is to come.
+    pub waiting_requests: u64,
     /// Requests given up before their end.
     pub cancelled: u64,
     /// Bytes of answers of commits and blocks that arrived, as they travelled.

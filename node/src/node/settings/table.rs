@@ -85,6 +85,18 @@ table! {
         max_serving "max-serving" => sync.max_serving;
         /// How long an inbound request may take from its admission on, at least 1 ms and at most an hour.
         serve_timeout "serve-timeout" => sync.serve_timeout;
+        /// Most requests for commits that are not there yet and wait here for them, of one peer; at most 1,000. None: a
+        /// request for what is not there is refused at once.
+        max_parked_per_peer "max-parked-per-peer" => sync.max_parked_per_peer;
+        /// The same of all peers, at most 100,000.
+        max_parked "max-parked" => sync.max_parked;
+        /// Longest that a request waits, whatever it asks for; at least 1 ms and at most an hour.
+        max_park "max-park" => sync.max_park;
+        /// How many requests of ours wait at peers for the next commits while we are at the tip, at most 100. None:
+        /// the tip is followed by asking for what peers say they have.
+        follow_requests "follow-requests" => sync.follow_requests;
+        /// How long such a request is to wait; at least 1 ms and at most an hour.
+        follow_wait "follow-wait" => sync.follow_wait;
         /// How many invalid requests a peer may send before it is disconnected, at least 1.
         max_invalid_requests "max-invalid-requests" => sync.max_invalid_requests;
         /// How much is checked of a block beyond its digest.

@@ -1,0 +1,244 @@
+//! The head of line: the commit after the tip, for which everything behind it waits. Where nothing comes of what was
+//! asked for it, a second peer is asked for the same (scheduling: Deadlines, Hedging). Whichever answer comes first
+//! counts; the other request is given up, and its peer remembered as slow and not blamed.
+//!
+//! Bounded: one such request at a time, and a tenth of all bytes beside a first answer.
+
+use super::{
+    SyncMachine,
+    requests::{Asked, InFlight},
+};
+use crate::{
+    event::RequestId,
+    ledger::Claimant,
+    schedule::{BlocksWanted, CommitsWanted, Purpose},
+    time::Timestamp,
+    types::{CommitIndex, CommitRange, PeerId},
+    window::{Body, Slot, Span},
+};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// How long nothing may come for the head of line. Doubled each time that a second peer was asked, and halved with each
+/// commit that was not waited for so long.
+const STALL: Duration = Duration::from_secs(2);
+/// How often it is doubled at most.
+const DOUBLINGS_MAX: u32 = 4;
+/// How long, beyond two round trips, an answer may take of which it is known that it could be there.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// What is known of the head of line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Head {
+    /// Which commit it is, and how many of its blocks have not come; `None` before it is certified.
+    state: (CommitIndex, Option<usize>),
+    /// Since when it is as it is, waits for a peer, and another could be asked.
+    since: Timestamp,
+    doublings: u32,
+    /// The second request, if there is one.
+    second: Option<RequestId>,
+    /// Bytes of answers of commits and blocks, and those of second requests among them.
+    fetched_bytes: u64,
+    second_bytes: u64,
+    /// When a second peer is to be asked.
+    wake: Option<Timestamp>,
+}
+
+/// A request that the head of line waits for.
+struct Awaited {
+    /// Who has been asked.
+    peer: PeerId,
+    /// For how long is waited for it.
+    patience: Duration,
+    what: What,
+}
+
+/// What was asked for.
+enum What {
+    Commits(CommitRange),
+    Blocks(Vec<(CommitIndex, usize)>),
+}
+
+impl Head {
+    /// When a second peer is to be asked.
+    pub(super) fn wake(&self) -> Option<Timestamp> {
+        self.wake
+    }
+
+    /// A request for commits or blocks is over.
+    pub(super) fn finished(&mut self, id: RequestId, received: u64) {
+        self.fetched_bytes = self.fetched_bytes.saturating_add(received);
+        if self.second == Some(id) {
+            self.second = None;
+            self.second_bytes = self.second_bytes.saturating_add(received);
+        }
+    }
+}
+
+impl SyncMachine {
+    /// Asks a second peer for what the head of line waits for, when it has waited too long.
+    pub(super) fn watch_head(&mut self) {
+        self.head.wake = None;
+        let Some(index) = self.tip.reference.index.next() else { return };
+        let state = (index, self.window.body(index).map(Body::pending));
+        let went_on = state.0.get().saturating_sub(self.head.state.0.get());
+        self.head.doublings = self.head.doublings.saturating_sub(went_on);
+        let able = self.head_awaits(index).and_then(|awaited| {
+            let peer = self.second_peer(index, awaited.peer)?;
+            Some((awaited, peer))
+        });
+        let same = state == self.head.state;
+        self.head.state = state;
+        let Some((awaited, peer)) = able.filter(|_| same) else {
+            self.head.since = self.now;
+            // What has just begun to be waited for is looked at again when there has been time for it.
+            return self.wake_for_head(index);
+        };
+        let due = self.head.since.saturating_add(awaited.patience);
+        if due > self.now {
+            self.head.wake = Some(due);
+        } else if self.second_is_affordable() {
+            self.ask_second(index, peer, awaited);
+        }
+    }
+
+    fn wake_for_head(&mut self, index: CommitIndex) {
+        let awaited =
+            self.head_awaits(index).filter(|awaited| self.second_peer(index, awaited.peer).is_some());
+        self.head.wake = awaited.map(|awaited| self.now.saturating_add(awaited.patience));
+    }
+
+    /// Whether a second request is within the share of all bytes that such requests may take.
+    fn second_is_affordable(&self) -> bool {
+        let share = (self.head.fetched_bytes / 10).saturating_add(self.config.answer_bytes());
+        self.head.second.is_none() && self.head.second_bytes < share
+    }
+
+    /// What the head of line waits for, where it waits for a peer.
+    fn head_awaits(&self, index: CommitIndex) -> Option<Awaited> {
+        if self.head.second.is_some() || self.halted.is_some() || self.blocked().is_some() {
+            return None;
+        }
+        let (range, span) = self.window.span_at(index)?;
+        match span {
+            Span::Requested { request, .. } => {
+                let in_flight = self.requests.get(request)?;
+                let patience = self.patience_with(in_flight.peer, in_flight.is_follow());
+                Some(Awaited { peer: in_flight.peer, patience, what: What::Commits(range) })
+            }
+            Span::Certifying { .. } => None,
+            Span::Certified(_) => {
+                // What was asked for together with the first block that has not come will not come either.
+                let slots = self.window.body(index)?.slots().iter();
+                let requests = slots.filter_map(|slot| match slot {
+                    Slot::Requested(request) => Some(*request),
+                    Slot::Missing | Slot::Checking(_) | Slot::Held(_) | Slot::Staged => None,
+                });
+                let request = requests.min()?;
+                let in_flight = self.requests.get(&request)?;
+                let Asked::Blocks(asked) = &in_flight.asked else { return None };
+                let awaited = Slot::Requested(request);
+                let awaits =
+                    |(index, slot): &(CommitIndex, usize)| self.window.slot(*index, *slot) == Some(&awaited);
+                let positions = asked.positions.iter().copied().filter(awaits).collect();
+                let patience = self.patience_with(in_flight.peer, false);
+                Some(Awaited { peer: in_flight.peer, patience, what: What::Blocks(positions) })
+            }
+        }
+    }
+
+    /// How long a peer is waited for: not long for what is said to be there already, nor where it has been overtaken
+    /// before.
+    fn patience_with(&self, peer: PeerId, follow: bool) -> Duration {
+        let doubled = STALL.saturating_mul(1u32.checked_shl(self.head.doublings).unwrap_or(u32::MAX));
+        let Some(known) = self.peers.get(&peer) else { return doubled };
+        let grace = Duration::from_micros(known.latency_us().saturating_mul(2)).saturating_add(GRACE);
+        if follow || known.overtaken { grace.min(doubled) } else { doubled }
+    }
+
+    /// The peer to ask beside `first`.
+    fn second_peer(&self, index: CommitIndex, first: PeerId) -> Option<PeerId> {
+        let able = self
+            .peers
+            .checked()
+            .filter(|(id, peer)| *id != first && peer.has_room() && peer.can_serve(index, self.now));
+        able.min_by_key(|(id, peer)| (peer.cost(), *id)).map(|(id, _)| id)
+    }
+
+    fn ask_second(&mut self, index: CommitIndex, peer: PeerId, awaited: Awaited) {
+        let claimed =
+            self.peers.get(&peer).and_then(|known| known.claim).map_or(index, |claim| claim.highest);
+        let max_bytes = self.config.answer_bytes();
+        let id = match awaited.what {
+            What::Commits(range) => {
+                let Some(range) = CommitRange::new(index, range.end().min(claimed)) else { return };
+                let epoch = self.below(index).epoch;
+                let bytes = Self::commits_reservation(max_bytes);
+                if !self.committees.contains_key(&epoch) || !self.ledger.reserve(bytes, Claimant::Frontier) {
+                    return;
+                }
+                let purpose = Purpose::Hedge;
+                self.ask_commits(CommitsWanted { peer, range, max_bytes, purpose }, epoch)
+            }
+            What::Blocks(mut positions) => {
+                let most = usize::try_from(self.config.max_blocks_per_fetch).unwrap_or(usize::MAX);
+                positions.truncate(most);
+                if !self.ledger.reserve(max_bytes, Claimant::Frontier) {
+                    return;
+                }
+                let wanted = BlocksWanted { peer, positions, max_bytes, hedge: true };
+                let Some(id) = self.ask_blocks(wanted) else { return };
+                id
+            }
+        };
+        self.counters.hedges = self.counters.hedges.saturating_add(1);
+        self.head.second = Some(id);
+        self.head.doublings = self.head.doublings.saturating_add(2).min(DOUBLINGS_MAX);
+        if let Some(known) = self.peers.get_mut(&awaited.peer) {
+            known.overtaken = true;
+        }
+        self.stop_following(awaited.peer);
+    }
+
+    /// What waits at a peer that does not bring what there is will not be brought either.
+    fn stop_following(&mut self, peer: PeerId) {
+        let waiting = self.requests.iter().filter(|(_, asked)| asked.peer == peer && asked.is_follow());
+        let ids: Vec<_> = waiting.map(|(id, _)| *id).collect();
+        let now = self.now;
+        if let Some(known) = self.peers.get_mut(&peer).filter(|_| !ids.is_empty()) {
+            known.follow_failed(now);
+        }
+        for id in ids {
+            self.cancel(id);
+        }
+    }
+
+    /// Gives up requests of which everything has come from elsewhere. That they took longer is remembered.
+    pub(super) fn give_up_overtaken(&mut self) {
+        let overtaken = |(id, in_flight): (&RequestId, &InFlight)| match &in_flight.asked {
+            Asked::Commits(asked) => match asked.purpose {
+                Purpose::Fetch | Purpose::Follow => !self.window.is_requested(asked.range.start(), *id),
+                Purpose::Votes | Purpose::Hedge => false,
+            },
+            Asked::Blocks(asked) => {
+                let rest = asked.positions.iter().skip(asked.answered);
+                let awaits = |(index, slot): &(CommitIndex, usize)| {
+                    self.window.slot(*index, *slot) == Some(&Slot::Requested(*id))
+                };
+                !asked.hedge && !rest.clone().any(awaits)
+            }
+            Asked::Chain | Asked::Availability | Asked::Push => false,
+        };
+        let ids: Vec<_> =
+            self.requests.iter().filter(|request| overtaken(*request)).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(in_flight) = self.requests.get(&id).filter(|in_flight| in_flight.is_for_data()) {
+                let (peer, took) = (in_flight.peer, self.now.saturating_since(in_flight.sent));
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.answered(took);
+                }
+            }
+            self.cancel(id);
+        }
+    }
+}
