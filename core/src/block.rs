@@ -180,7 +180,7 @@ impl<'a> BlockView<'a> {
             digest: BlockDigest::new(outer),
             epoch: self.epoch,
         };
-        (reference, intent_message(&inner))
+        (reference, intent_message(INTENT, &inner))
     }
 }
 
@@ -203,6 +203,7 @@ impl<'a> Iterator for Transactions<'a> {
 ///
 /// The BLS signatures and keys in it are carried as bytes and not checked here: the block's digest is in a commit
 /// that a quorum certified, and honest authorities check them before they vote (formats: Digests and signatures).
+/// `BlockView::verify_bls` checks the signatures, and verification jobs do, with the feature `bls`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EndOfEpochData {
     /// When the next epoch starts, in milliseconds since the Unix epoch.
@@ -211,9 +212,9 @@ pub struct EndOfEpochData {
     pub next_validator_set: Option<ValidatorSet>,
     /// Digest of the state at the end of the epoch.
     pub state_hash: Option<[u8; 32]>,
-    /// The author's BLS signature on the validator set. Not checked.
+    /// The author's BLS signature on the validator set, over [`ValidatorSet::signing_message`].
     pub validator_set_signature: Option<[u8; 48]>,
-    /// The aggregate of a quorum's BLS signatures on the validator set. Not checked.
+    /// The aggregate of a quorum's BLS signatures on the validator set, over the same message.
     pub aggregate_signature: Option<[u8; 48]>,
 }
 
@@ -322,13 +323,13 @@ impl Block {
 
 /// The message that the author of a block signs, from the block's encoding without a signature.
 pub fn signing_message(block: &[u8]) -> [u8; SIGNING_MESSAGE_BYTES] {
-    intent_message(&digest::hash(block))
+    intent_message(INTENT, &digest::hash(block))
 }
 
-fn intent_message(inner: &[u8; 32]) -> [u8; SIGNING_MESSAGE_BYTES] {
+pub(crate) fn intent_message(intent: [u8; 3], inner: &[u8; 32]) -> [u8; SIGNING_MESSAGE_BYTES] {
     let mut message = [0; SIGNING_MESSAGE_BYTES];
-    let (intent, digest) = message.split_at_mut(INTENT.len());
-    intent.copy_from_slice(&INTENT);
+    let (scope, digest) = message.split_at_mut(intent.len());
+    scope.copy_from_slice(&intent);
     digest.copy_from_slice(inner);
     message
 }
@@ -455,7 +456,8 @@ pub enum BlockError {
     EndOfEpoch(EndOfEpochError),
 }
 
-/// Which combination of end-of-epoch fields cannot be.
+/// What is wrong with end-of-epoch data: fields that cannot stand beside one another; with the feature `bls` also BLS
+/// signatures that do not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum EndOfEpochError {
     /// The author signed a validator set that is not there.
@@ -467,6 +469,18 @@ pub enum EndOfEpochError {
     /// There is an aggregate signature, and the author has not signed.
     #[error("an aggregate signature without the author's")]
     AggregateWithoutSignature,
+    /// The author's signature is no point of the group, or the neutral one. Found only with the feature `bls`.
+    #[error("the author's signature on the validator set is no point of the group")]
+    SignaturePoint,
+    /// The author did not sign the validator set. Found only with the feature `bls`.
+    #[error("the author did not sign the validator set")]
+    Signature,
+    /// The aggregate signature is no point of the group, or the neutral one. Found only with the feature `bls`.
+    #[error("the aggregate signature is no point of the group")]
+    AggregatePoint,
+    /// No quorum that the block could know of made the aggregate signature. Found only with the feature `bls`.
+    #[error("no quorum among the authors of its ancestors signed the validator set together")]
+    Aggregate,
 }
 
 impl From<DecodeError> for BlockError {

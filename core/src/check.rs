@@ -69,7 +69,8 @@ fn examine(
         BlockVerification::Full => match rules::check_header(&block, &job.committee) {
             Ok(parts) => {
                 let claim = Claim::new(parts.key, &message, parts.signature);
-                (Some(claim), rules::check_body(&block, &job.committee, transactions))
+                let body = rules::check_body(&block, &job.committee, transactions);
+                (Some(claim), body.and_then(|()| rules::check_bls(&block, &job.committee)))
             }
             Err(error) => (None, Err(error)),
         },

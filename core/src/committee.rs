@@ -5,7 +5,7 @@
 
 use crate::{
     bcs::{Cursor, DecodeError, Writer},
-    block::Block,
+    block::{Block, SIGNING_MESSAGE_BYTES, intent_message},
     config::Limits,
     digest,
     types::{AuthorityIndex, BlockRef, ChainId, Epoch, Stake},
@@ -23,6 +23,9 @@ pub const TOTAL_STAKE: Stake = Stake::new(10_000);
 pub const QUORUM_STAKE: Stake = Stake::new(6_667);
 /// The stake that holds at least one honest authority: more than a third.
 pub const VALIDITY_STAKE: Stake = Stake::new(3_334);
+
+/// Scope validator set, version 0, application consensus.
+const INTENT: [u8; 3] = [6, 0, 0];
 
 /// An authority's name: its BLS public key, 96 bytes. Authorities are ordered by it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,7 +62,7 @@ pub struct NetworkMetadata {
     pub protocol_key: [u8; 32],
     /// The ed25519 key of its network identity.
     pub network_key: [u8; 32],
-    /// Its BLS public key. Not checked.
+    /// Its BLS public key. Checked with the feature `bls` only.
     pub authority_key: [u8; 96],
     /// A name for people.
     pub hostname: String,
@@ -101,6 +104,12 @@ impl ValidatorSet {
         let mut writer = Writer::default();
         self.write(&mut writer);
         writer.into_bytes()
+    }
+
+    /// The message that an authority signs with its BLS key to agree that these are the next validators: the intent
+    /// and the digest of the encoding.
+    pub fn signing_message(&self) -> [u8; SIGNING_MESSAGE_BYTES] {
+        intent_message(INTENT, &digest::hash(&self.encode()))
     }
 
     pub(crate) fn read(cursor: &mut Cursor<'_>) -> Result<Self, DecodeError> {
@@ -181,6 +190,12 @@ pub enum InvalidNextCommittee {
         /// Whose.
         authority: AuthorityIndex,
     },
+    /// A BLS key is no point of the group, or the neutral one. Found only with the feature `bls`.
+    #[error("the BLS key of member {authority} is no point of the group")]
+    AuthorityKey {
+        /// Whose.
+        authority: AuthorityIndex,
+    },
     /// There is no epoch after the one that it would follow.
     #[error("there is no epoch after the last one")]
     NoNextEpoch,
@@ -216,8 +231,8 @@ impl Committee {
     /// # Errors
     ///
     /// When it is empty or larger than `limits.max_ancestors`, when names repeat, stakes do not sum to
-    /// [`TOTAL_STAKE`], or an ed25519 key does not decompress (checked with the feature `verify` only). BLS keys are
-    /// not checked.
+    /// [`TOTAL_STAKE`], an ed25519 key does not decompress (checked with the feature `verify` only), or a BLS key is no
+    /// point of the group (with the feature `bls` only). A name is not checked beyond that it is the only one.
     pub fn new(epoch: Epoch, set: ValidatorSet, limits: &Limits) -> Result<Self, InvalidNextCommittee> {
         let mut set = set;
         let count = u64::try_from(set.authorities.len()).unwrap_or(u64::MAX);
@@ -314,6 +329,10 @@ fn check_keys(authorities: &[Authority]) -> Result<(), InvalidNextCommittee> {
         let keys = [&authority.metadata.protocol_key, &authority.metadata.network_key];
         if !keys.into_iter().all(crate::signature::is_key) {
             return Err(InvalidNextCommittee::Key { authority: index });
+        }
+        #[cfg(feature = "bls")]
+        if !crate::bls::is_key(&authority.metadata.authority_key) {
+            return Err(InvalidNextCommittee::AuthorityKey { authority: index });
         }
     }
     Ok(())

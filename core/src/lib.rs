@@ -41,6 +41,11 @@
 //! use std::{collections::VecDeque, sync::Arc};
 //!
 //! # let point = { let mut key = [0x66; 32]; key[0] = 0x58; key };
+//! # // Generates the group that BLS keys are in.
+//! # let bls_key = hex::decode(concat!(
+//! #     "93e02b6052719f607dacd3a088274f65596bd0d09920b61ab5da61bbdc7f5049334cf11213945d57e5ac7d055d042b7e",
+//! #     "024aa2b2f08f0a91260805272dc51051c6e47ad4fa403b02b4510b647ae3d1770bac0326a805bbefd48056c8c121bdb8",
+//! # ))?;
 //! # let authority = Authority {
 //! #     name: AuthorityName::new([1; 96]),
 //! #     stake: Stake::new(10_000),
@@ -50,7 +55,7 @@
 //! #         primary_address: "/ip4/127.0.0.1/udp/3".into(),
 //! #         protocol_key: point,
 //! #         network_key: point,
-//! #         authority_key: [1; 96],
+//! #         authority_key: bls_key[..].try_into()?,
 //! #         hostname: "localhost".into(),
 //! #     },
 //! # };
@@ -96,6 +101,10 @@
 //!
 //! `verify` (default) builds the verification jobs, [`job::Job::run`], which need the standard library. Without it the
 //! crate needs only an allocator: the machine hands jobs out as data, and verdicts may be made elsewhere.
+//!
+//! `bls` adds to them what a block says about the end of its epoch: the BLS keys of the next validators are points of
+//! the group, the author's signature on them holds, and so does the aggregate, as far as a block alone can show it
+//! (`block::BlockView::verify_bls`). It builds the C and assembly of `blst`; no other feature builds any.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -103,6 +112,8 @@ extern crate alloc;
 
 mod bcs;
 pub mod block;
+#[cfg(feature = "bls")]
+mod bls;
 pub mod certify;
 #[cfg(feature = "verify")]
 mod check;

@@ -9,8 +9,8 @@ use crate::{
 
 impl BlockView<'_> {
     /// Verifies the block alone: epoch, round, author, signature, ancestors, transactions by the embedder's check, and
-    /// which end-of-epoch fields stand beside which. BLS signatures are not checked. Where more than one thing is
-    /// wrong, the first in this order is told.
+    /// which end-of-epoch fields stand beside which. BLS signatures are not checked; see `BlockView::verify_bls`.
+    /// Where more than one thing is wrong, the first in this order is told.
     ///
     /// # Errors
     ///
@@ -28,6 +28,37 @@ impl BlockView<'_> {
         check_body(self, committee, transactions)?;
         Ok(reference)
     }
+
+    /// Verifies the BLS signatures on the next validator set, which [`BlockView::verify`] leaves out: that of the author,
+    /// where there is one, and the aggregate.
+    ///
+    /// An aggregate does not say who made it. It is refused where no quorum of the author and the authors of its
+    /// ancestors can have; which ancestors carry a signature is not looked at. Where there are too many such quorums to
+    /// try, about from 21 authorities on, it is let through.
+    ///
+    /// # Errors
+    ///
+    /// Which signature does not hold, or is no point.
+    #[cfg(feature = "bls")]
+    pub fn verify_bls(&self, committee: &Committee) -> Result<(), EndOfEpochError> {
+        let others = self.ancestors().map(|ancestor| ancestor.author);
+        self.end_of_epoch().map_or(Ok(()), |data| crate::bls::check(data, self.author(), others, committee))
+    }
+}
+
+/// The BLS signatures of a block whose header and body are right, where the build can check them.
+///
+/// Only blocks that certified commits name are held against this, so what fails is the committee's fault. Certifiers
+/// are not: a vote is worth what its author's ed25519 signature is, and a peer without the check serves them in good
+/// faith.
+#[cfg(feature = "bls")]
+pub(crate) fn check_bls(block: &BlockView<'_>, committee: &Committee) -> Result<(), BlockError> {
+    block.verify_bls(committee).map_err(BlockError::EndOfEpoch)
+}
+
+#[cfg(not(feature = "bls"))]
+pub(crate) const fn check_bls(_block: &BlockView<'_>, _committee: &Committee) -> Result<(), BlockError> {
+    Ok(())
 }
 
 /// Epoch, round and author, and the signature's length; what is left to verify is returned.
