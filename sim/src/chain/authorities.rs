@@ -2,6 +2,7 @@
 
 use super::{
     ChainSpec,
+    bls_key::BlsKey,
     draw::{Draws, Site},
 };
 use ed25519_consensus::SigningKey;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 pub(crate) struct Authorities {
     pub(crate) committee: Arc<Committee>,
     /// By authority index.
-    keys: Vec<SigningKey>,
+    keys: Vec<(SigningKey, BlsKey)>,
     /// The fewest authorities of which any choice is a quorum.
     pub(crate) quorum_size: u32,
 }
@@ -29,6 +30,7 @@ struct Member {
     name: AuthorityName,
     identity: u64,
     key: SigningKey,
+    bls_key: BlsKey,
 }
 
 impl Authorities {
@@ -52,7 +54,7 @@ impl Authorities {
             .expect("sizes are bounded by the spec, stakes sum up, and names and keys are drawn apart");
         Self {
             committee: Arc::new(committee),
-            keys: members.into_iter().map(|member| member.key).collect(),
+            keys: members.into_iter().map(|member| (member.key, member.bls_key)).collect(),
             quorum_size: quorum_size(stakes),
         }
     }
@@ -64,15 +66,22 @@ impl Authorities {
 
     /// Signs a block's signing message.
     pub(crate) fn sign(&self, author: AuthorityIndex, message: &[u8]) -> [u8; 64] {
-        self.keys[author.position()].sign(message).to_bytes()
+        self.keys[author.position()].0.sign(message).to_bytes()
+    }
+
+    /// The key that an authority signs the next validator set with.
+    pub(crate) fn bls_key(&self, authority: AuthorityIndex) -> &BlsKey {
+        &self.keys[authority.position()].1
     }
 }
 
 fn member(draws: Draws, identity: u64) -> Member {
+    let bls_key = BlsKey::draw(draws, identity);
     Member {
-        name: AuthorityName::new(draws.array(Site::AuthorityKey, [identity, 0, 0])),
+        name: AuthorityName::new(bls_key.public()),
         identity,
         key: SigningKey::from(draws.bytes(Site::ProtocolKey, [identity, 0, 0])),
+        bls_key,
     }
 }
 

@@ -18,7 +18,9 @@ pub(crate) enum Site {
     FirstAbsent,
     Block,
     StateHash,
+    #[cfg(not(feature = "bls"))]
     ValidatorSetSignature,
+    #[cfg(not(feature = "bls"))]
     AggregateSignature,
 }
 

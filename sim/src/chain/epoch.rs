@@ -12,6 +12,7 @@
 use super::{
     ChainSpec,
     authorities::Authorities,
+    bls_key::BlsKey,
     draw::{Draws, Site, first_u64},
     maker::{Carried, MadeCommit},
     pace::Pace,
@@ -197,15 +198,16 @@ impl EpochDag {
         let others = parents.iter().filter(|parent| parent.author != author);
         let drawn = self.draw_block(author);
         let votes = self.votes(own.round);
+        let ancestors: Vec<_> = std::iter::once(&own).chain(others).copied().collect();
         let block = Block {
             epoch: self.epoch(),
             round: self.round,
             author,
             timestamp_ms: self.proposed_ms(&drawn),
-            ancestors: std::iter::once(&own).chain(others).copied().collect(),
             transactions: transactions(drawn, self.spec.payload_bytes),
             votes: votes.clone(),
-            end_of_epoch: next.map(|next| self.end_of_epoch(author, next)),
+            end_of_epoch: next.map(|next| self.end_of_epoch(&ancestors, next)),
+            ancestors,
         };
         let (reference, bytes) = block.sign(|message| self.authorities.sign(author, message));
         CheckedBlock {
@@ -234,15 +236,26 @@ impl EpochDag {
         votable.map(|(_, commit)| *commit).collect()
     }
 
-    fn end_of_epoch(&self, author: AuthorityIndex, next: &Committee) -> EndOfEpochData {
+    /// What the block on these ancestors, its author's own first, says at the end of the epoch. All of their authors
+    /// sign.
+    fn end_of_epoch(&self, ancestors: &[BlockRef], next: &Committee) -> EndOfEpochData {
+        let author = ancestors[0].author;
         let entities = [self.epoch().get(), u64::from(author.get()), 0];
         let authorities = next.authorities().map(|(_, authority)| authority.clone()).collect();
+        let set = ValidatorSet { authorities };
+        let (signature, aggregate) = BlsKey::sign(
+            self.draws,
+            (self.epoch(), author),
+            &set,
+            |signer| self.authorities.bls_key(signer),
+            ancestors.iter().skip(1).map(|ancestor| ancestor.author),
+        );
         EndOfEpochData {
             next_epoch_start_timestamp_ms: self.round_ms(self.round.saturating_add(VOTE_DELAY + 1)),
-            next_validator_set: Some(ValidatorSet { authorities }),
+            next_validator_set: Some(set),
             state_hash: Some(self.draws.array(Site::StateHash, entities)),
-            validator_set_signature: Some(self.draws.array(Site::ValidatorSetSignature, entities)),
-            aggregate_signature: Some(self.draws.array(Site::AggregateSignature, entities)),
+            validator_set_signature: Some(signature),
+            aggregate_signature: Some(aggregate),
         }
     }
 
