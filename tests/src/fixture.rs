@@ -26,6 +26,47 @@ pub fn key(author: u32) -> SigningKey {
     SigningKey::from([u8::try_from(author).expect("few authorities") + 1; 32])
 }
 
+/// The BLS key that a validator set shows: real where it is checked.
+#[cfg(feature = "bls")]
+fn bls_key(author: u32) -> [u8; 96] {
+    bls_secret(author).sk_to_pk().to_bytes()
+}
+
+#[cfg(not(feature = "bls"))]
+fn bls_key(author: u32) -> [u8; 96] {
+    [u8::try_from(author).expect("few authorities"); 96]
+}
+
+/// The key that an authority signs the next validator set with.
+#[cfg(feature = "bls")]
+fn bls_secret(author: u32) -> blst::min_sig::SecretKey {
+    let material = [u8::try_from(author).expect("few authorities") + 1; 32];
+    blst::min_sig::SecretKey::key_gen(&material, &[]).expect("32 bytes are enough")
+}
+
+/// The aggregate of these authorities' signatures on a next validator set, of one alone its signature: real where it is
+/// checked.
+///
+/// # Panics
+///
+/// When there are no signers.
+#[cfg(feature = "bls")]
+pub fn sign_set(set: &ValidatorSet, signers: &[u32]) -> [u8; 48] {
+    let suite = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_";
+    let message = set.signing_message();
+    let signatures: Vec<_> =
+        signers.iter().map(|signer| bls_secret(*signer).sign(&message, suite, &[])).collect();
+    let signatures: Vec<_> = signatures.iter().collect();
+    let aggregate = blst::min_sig::AggregateSignature::aggregate(&signatures, false);
+    aggregate.expect("there are signers").to_signature().to_bytes()
+}
+
+/// What stands for signatures on a next validator set where none are checked.
+#[cfg(not(feature = "bls"))]
+pub const fn sign_set(_set: &ValidatorSet, _signers: &[u32]) -> [u8; 48] {
+    [5; 48]
+}
+
 /// One authority, whose name sorts it to its index.
 pub fn authority(index: u32, stake: u64) -> Authority {
     let byte = u8::try_from(index).expect("few authorities");
@@ -38,7 +79,7 @@ pub fn authority(index: u32, stake: u64) -> Authority {
             primary_address: "/dns/test_host/udp/8000".to_owned(),
             protocol_key: key(index).verification_key().to_bytes(),
             network_key: key(index).verification_key().to_bytes(),
-            authority_key: [byte; 96],
+            authority_key: bls_key(index),
             hostname: format!("test_host_{index}"),
         },
     }

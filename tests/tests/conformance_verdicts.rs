@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use soma_sync_core::{
-    block::{BlockError, BlockView},
+    block::{BlockError, BlockView, EndOfEpochError},
     certify::{CertifiedFault, CertifierError, CertifyError},
     committee::Committee,
     config::{BlockVerification, Limits},
@@ -38,7 +38,16 @@ fn block_error_name(error: &BlockError) -> &'static str {
         BlockError::DuplicateAncestor { .. } => "DuplicatedAncestorsAuthority",
         BlockError::ParentStake { .. } => "InsufficientParentStakes",
         BlockError::Transaction { .. } => "InvalidTransaction",
-        BlockError::EndOfEpoch(_) => "InvalidEndOfEpoch",
+        BlockError::EndOfEpoch(EndOfEpochError::Signature) => "SignatureVerificationFailure",
+        BlockError::EndOfEpoch(EndOfEpochError::SignaturePoint | EndOfEpochError::AggregatePoint) => {
+            "MalformedBlock"
+        }
+        BlockError::EndOfEpoch(
+            EndOfEpochError::SignatureWithoutSet
+            | EndOfEpochError::AggregateWithoutSet
+            | EndOfEpochError::AggregateWithoutSignature
+            | EndOfEpochError::Aggregate,
+        ) => "InvalidEndOfEpoch",
     }
 }
 
@@ -88,6 +97,8 @@ fn a_bad_block_is_refused_for_the_reason_that_the_original_gives() {
 
         if let Ok(view) = BlockView::decode(&bytes, &Limits::default()) {
             let alone = view.verify(committee, &|_| true);
+            #[cfg(feature = "bls")]
+            let alone = alone.and_then(|_| view.verify_bls(committee).map_err(BlockError::EndOfEpoch));
             let alone = alone.as_ref().map_or_else(block_error_name, |_| "ok");
             assert!(ours.starts_with(alone), "{name}: the job says {ours}, verifying it alone {alone}");
         }

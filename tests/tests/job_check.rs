@@ -16,7 +16,9 @@ use soma_sync_core::{
     payload::Payload,
     types::{AuthorityIndex, BlockRef, CommitDigest, CommitIndex, CommitRef, Epoch, Round, Stake},
 };
-use soma_sync_tests::fixture::{EPOCH, authority, block, committee, key, reference, sign, validators};
+use soma_sync_tests::fixture::{
+    EPOCH, authority, block, committee, key, reference, sign, sign_set, validators,
+};
 
 fn job(blocks: &[(BlockRef, Bytes)]) -> CheckJob {
     CheckJob {
@@ -179,11 +181,16 @@ fn every_rule_for_blocks_has_a_reason_of_its_own() {
 }
 
 /// Sets some of: validator set, author's signature on it, aggregate signature.
-fn set_end(block: &mut Block, [set, signature, aggregate]: [bool; 3]) {
+fn set_end(block: &mut Block, fields: [bool; 3]) {
+    set_end_with(validators(), block, fields);
+}
+
+fn set_end_with(next: ValidatorSet, block: &mut Block, [set, signature, aggregate]: [bool; 3]) {
+    let author = block.author.get();
     block.end_of_epoch = Some(EndOfEpochData {
-        next_validator_set: set.then(validators),
-        validator_set_signature: signature.then_some([5; 48]),
-        aggregate_signature: aggregate.then_some([6; 48]),
+        validator_set_signature: signature.then(|| sign_set(&next, &[author])),
+        aggregate_signature: aggregate.then(|| sign_set(&next, &[0, 1, 2, 3])),
+        next_validator_set: set.then_some(next),
         ..EndOfEpochData::default()
     });
 }
@@ -218,8 +225,7 @@ fn a_refused_transaction_is_told_by_its_position() {
 /// How an epoch ends with this validator set.
 fn epoch_end(set: ValidatorSet, limits: Limits) -> Option<EpochEnd> {
     let mut last = block(0, 7);
-    set_end(&mut last, [true, true, true]);
-    last.end_of_epoch.as_mut().expect("just set").next_validator_set = Some(set);
+    set_end_with(set, &mut last, [true, true, true]);
     let mut job = job(&[sign(&last)]);
     job.limits = limits;
     match run_one(job) {
