@@ -283,6 +283,8 @@ fn probes_and_metrics_say_something_else_than_the_node() {
     assert!(code == 200 && line.starts_with("synced; at commit 20 "), "{code} {line}");
     let status: Value = serde_json::from_str(&get(&http, "/status").1).expect("JSON");
     assert_eq!([&status["synced"], &status["tip"]["index"]], [&Value::Bool(true), &20.into()]);
+    let of_peer = |key: &str| status["peers"][0][key].clone();
+    assert_eq!([of_peer("timeouts"), of_peer("last_offence")], [Value::from(0), Value::Null]);
     let (_, metrics) = get(&http, "/metrics");
     let peer = address.split_once('@').expect("an id and an address").0;
     for line in [
@@ -292,6 +294,7 @@ fn probes_and_metrics_say_something_else_than_the_node() {
         "soma_sync_stalled 0".to_owned(),
         "soma_sync_stored_commits_total 20".to_owned(),
         format!("soma_sync_peer_served_commits_total{{peer=\"{peer}\"}} 20"),
+        format!("soma_sync_peer_timeouts_total{{peer=\"{peer}\"}} 0"),
         format!("soma_sync_peer_offences_total{{peer=\"{peer}\"}} 0"),
         "# EOF".to_owned(),
     ] {

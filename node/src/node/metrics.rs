@@ -17,7 +17,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use serde_json::Value;
-use soma_sync_core::{Status, types::CommitIndex};
+use soma_sync_core::{PeerStatus, Status, types::CommitIndex};
 use soma_sync_runtime_tokio::node::NodeStatus;
 use std::{
     io,
@@ -123,6 +123,12 @@ struct PeerLabel {
     peer: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OffenceLabel {
+    peer: String,
+    offence: String,
+}
+
 /// The figures, as they are now.
 fn registry(status: &NodeStatus, ready: bool) -> Registry {
     let mut registry = Registry::with_prefix("soma_sync");
@@ -192,20 +198,32 @@ fn counters(registry: &mut Registry, machine: &Status) {
         counter.inc_by(value);
         registry.register(name, help, counter);
     }
-    let (commits, bytes, offences) = (
-        Family::<PeerLabel, Counter>::default(),
-        Family::<PeerLabel, Counter>::default(),
-        Family::<PeerLabel, Counter>::default(),
-    );
-    for peer in &machine.peers {
-        let label = PeerLabel { peer: peer.id.to_string() };
-        commits.get_or_create(&label).inc_by(peer.served_commits);
-        bytes.get_or_create(&label).inc_by(peer.served_bytes);
-        offences.get_or_create(&label).inc_by(u64::from(peer.offences));
+    peer_counters(registry, &machine.peers);
+}
+
+fn peer_counters(registry: &mut Registry, peers: &[PeerStatus]) {
+    type Count = fn(&PeerStatus) -> u64;
+    let counted: [(&str, &str, Count); 4] = [
+        ("peer_served_commits", "Certified commits that came from a peer", |peer| peer.served_commits),
+        ("peer_served_bytes", "Bytes of good blocks that came from a peer", |peer| peer.served_bytes),
+        ("peer_timeouts", "Requests to a peer whose time was up", |peer| peer.timeouts),
+        ("peer_offences", "Provable offences of a peer", |peer| peer.offences.into()),
+    ];
+    for (name, help, value) in counted {
+        let family = Family::<PeerLabel, Counter>::default();
+        for peer in peers {
+            family.get_or_create(&PeerLabel { peer: peer.id.to_string() }).inc_by(value(peer));
+        }
+        registry.register(name, help, family);
     }
-    registry.register("peer_served_commits", "Certified commits that came from a peer", commits);
-    registry.register("peer_served_bytes", "Bytes of good blocks that came from a peer", bytes);
-    registry.register("peer_offences", "Provable offences of a peer", offences);
+    let last = Family::<OffenceLabel, Gauge>::default();
+    for peer in peers {
+        if let Some(offence) = peer.last_offence {
+            let label = OffenceLabel { peer: peer.id.to_string(), offence: offence.to_string() };
+            last.get_or_create(&label).set(1);
+        }
+    }
+    registry.register("peer_last_offence", "What a peer did last that is provably wrong: always 1", last);
 }
 
 /// A listener with a bound on its connections.

@@ -96,7 +96,9 @@ fn peer_json(peer: &PeerStatus) -> Value {
         "connected": peer.connected,
         "served_commits": peer.served_commits,
         "served_bytes": peer.served_bytes,
+        "timeouts": peer.timeouts,
         "offences": peer.offences,
+        "last_offence": peer.last_offence.map(|offence| offence.to_string()),
         "latency_us": peer.latency_us,
     })
 }
