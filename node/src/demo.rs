@@ -20,6 +20,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, value_parser};
+use manner::Manner;
 use outcome::{End, Outcome};
 use show::Screen;
 use soma_sync_core::Config;
@@ -27,6 +28,8 @@ use soma_sync_sim::chain::ChainSpec;
 use std::{fs, io::ErrorKind, path::Path, path::PathBuf, process::ExitCode};
 use tempfile::TempDir;
 
+/// Most serving nodes that can be asked for.
+const SERVERS_MAX: u8 = 16;
 /// What a shell says of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -34,18 +37,25 @@ const INTERRUPTED: u8 = 130;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Ends by itself; the exit code is 0 only if the fresh node has the serving nodes' tip, and its store is good from genesis
-on. With chaos, the first serving node is stopped half-way and started again, the last one is slow, and one more, which
-the fresh node meets before all others, serves garbage.
+on. With chaos, the first serving node is stopped half-way and started again, the last one is slow, and one more serves
+garbage. The fresh node meets servers that are silent or lie first, and the others once it has found those out.
 The commits, blocks, bytes, seconds and rates of the result are those of catching up: from the fresh node's start until
 it is within a second of the tip. Processor time and memory are those of the whole program, serving nodes included.
 
 Examples:
   soma-sync demo
-  soma-sync demo --peers 5 --commits 20000 --payload-bytes 4KiB --no-chaos --json")]
+  soma-sync demo --peers 5 --commits 20000 --payload-bytes 4KiB --no-chaos --json
+  soma-sync demo --servers honest,silent,lying")]
 pub(crate) struct Arguments {
     /// Serving nodes that are honest, at most 16.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u8).range(1..=16))]
+    #[arg(long, value_name = "N", default_value_t = 3,
+          value_parser = value_parser!(u8).range(1..=i64::from(SERVERS_MAX)))]
     peers: u8,
+    /// The manner of each serving node, one of them honest at least and at most 16 in all, instead of --peers and
+    /// chaos. None of them is stopped.
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',',
+          conflicts_with_all = ["peers", "chaos", "no_chaos"])]
+    servers: Vec<Manner>,
     /// Commits that there are when the fresh node starts.
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = value_parser!(u32).range(1..))]
     commits: u32,
@@ -103,6 +113,9 @@ impl Arguments {
         if let Err(error) = self.spec().validate() {
             cli::wrong_usage(error);
         }
+        if let Err(error) = self.validate_servers() {
+            cli::wrong_usage(error);
+        }
         let interrupt = Interrupt::install()?;
         let home = Home::new(self.dir.as_deref())?;
         let mut screen = Screen::new(self.json);
@@ -126,8 +139,19 @@ impl Arguments {
         }
     }
 
-    const fn with_chaos(&self) -> bool {
-        !self.no_chaos
+    fn validate_servers(&self) -> Result<(), String> {
+        match &*self.servers {
+            [] => Ok(()),
+            servers if servers.len() > SERVERS_MAX.into() => {
+                Err(format!("there are at most {SERVERS_MAX} serving nodes, not {}", servers.len()))
+            }
+            servers if servers.contains(&Manner::Honest) => Ok(()),
+            _ => Err("one serving node at least has to be honest".to_owned()),
+        }
+    }
+
+    fn with_chaos(&self) -> bool {
+        !self.no_chaos && self.servers.is_empty()
     }
 
     /// How every node of the demo works.

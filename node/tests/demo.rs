@@ -46,6 +46,21 @@ fn with_chaos_the_tip_is_missed_or_the_liar_is_not_caught() {
 }
 
 #[test]
+fn silence_or_a_lie_keeps_a_node_from_an_honest_server_or_is_laid_at_its_door() {
+    let bench = Bench::new();
+    let result = bench.json(&format!("{SMALL} --servers lying,silent,honest"));
+    let offences = offences(&result);
+    assert!(offences[0] > 0 && offences[1..] == [0, 0], "{result}");
+    let each = |key: &str| [0, 1, 2].map(|position| &result["peers"][position][key]);
+    assert_eq!(each("manner"), ["lying", "silent", "honest"]);
+    assert!(each("last_offence").map(Value::is_string) == [true, false, false], "{result}");
+    assert!(each("timeouts")[1].as_u64() > Some(0), "{result}");
+    assert_eq!([each("served_commits")[1], each("served_bytes")[1]], [0, 0], "{result}");
+    assert!(each("served_commits")[2].as_u64() >= result["tip"]["index"].as_u64(), "{result}");
+    assert_eq!(each("served_commits")[0], 0, "{result}");
+}
+
+#[test]
 fn without_chaos_somebody_is_blamed() {
     let bench = Bench::new();
     for verification in ["full", "digest"] {
@@ -98,7 +113,7 @@ fn a_pipe_is_written_to_as_a_terminal_or_left_in_the_dark() {
     assert!(!said.contains(['\x1b', '\r']), "{said}");
     assert_eq!(logged, "");
     for words in
-        ["a fresh node starts", "commits/s", "caught up", "synced and verified", "lies on purpose, 1 offence"]
+        ["a fresh node starts", "commits/s", "caught up", "synced and verified", " timeouts  banned: it"]
     {
         assert!(said.contains(words), "{words}: {said}");
     }
@@ -111,6 +126,9 @@ fn with_json_stdout_has_more_than_the_result() {
     assert!(!stderr(&output).contains(['\x1b', '\r']));
     assert_eq!(offences(&last_line_json(&output)), [0; 3]);
 }
+
+const MANY_SERVERS: &str = "--servers honest,honest,honest,honest,honest,honest,honest,honest,honest,honest,honest,\
+                            honest,honest,honest,honest,honest,honest";
 
 #[test]
 fn what_cannot_be_is_no_wrong_usage() {
@@ -128,6 +146,13 @@ fn what_cannot_be_is_no_wrong_usage() {
         "--payload-bytes 12XB",
         "--live-seconds 3601",
         "--verification none",
+        "--servers silent,slow,lying",
+        "--servers honest,unheard-of",
+        "--servers honest,",
+        "--servers honest --peers 2",
+        "--servers honest --chaos",
+        "--servers honest --no-chaos",
+        MANY_SERVERS,
         "--seed -1",
         "--unheard-of",
         "more",

@@ -1,7 +1,7 @@
 //! Rates, and what becomes of peers, from one look at the fresh node to the next.
 
 use super::stage::Peer;
-use soma_sync_core::{PeerStatus, Status};
+use soma_sync_core::{PeerStatus, Status, command::Offence};
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -22,7 +22,9 @@ pub(super) enum Standing {
     Good,
     /// Connected, and much slower than the fastest.
     Slow,
-    /// Not connected, after it did what is provably wrong.
+    /// Connected, and has let the time of requests pass, and given nothing.
+    Silent,
+    /// Kept out, after it did what is provably wrong.
     Banned,
     /// Not connected any more.
     Down,
@@ -89,8 +91,8 @@ impl Meter {
         for (position, (peer, record)) in self.peers.iter().zip(&records).enumerate() {
             let (now, then) = (nth(&sample.bytes, position), nth(&first.bytes, position));
             let standing = standing(*record, fastest, self.standings[position]);
-            let offences = record.map_or(0, |record| record.offences);
-            news.extend(change(&peer.name(), self.standings[position], standing, offences));
+            let offence = record.and_then(|record| record.last_offence);
+            news.extend(change(&peer.name(), self.standings[position], standing, offence));
             self.standings[position] = standing;
             peers.push(PeerView {
                 name: peer.name(),
@@ -117,8 +119,14 @@ fn nth(bytes: &[u64], position: usize) -> u64 {
 
 fn standing(record: Option<&PeerStatus>, fastest_us: Option<u64>, before: Standing) -> Standing {
     let Some(record) = record else { return Standing::Unmet };
+    if record.banned_until.is_some() {
+        return Standing::Banned;
+    }
     if !record.connected {
-        return if record.offences > 0 { Standing::Banned } else { Standing::Down };
+        return Standing::Down;
+    }
+    if record.timeouts > 0 && record.served_commits == 0 && record.served_bytes == 0 {
+        return Standing::Silent;
     }
     let limit = fastest_us.unwrap_or(u64::MAX).saturating_mul(SLOW_FACTOR).max(SLOW_US);
     // Slow once is slow: nobody wants to read of every change around the limit.
@@ -130,19 +138,25 @@ fn standing(record: Option<&PeerStatus>, fastest_us: Option<u64>, before: Standi
 }
 
 /// What has become of a peer, if that is news.
-fn change(name: &str, before: Standing, now: Standing, offences: u32) -> Option<String> {
+fn change(name: &str, before: Standing, now: Standing, offence: Option<Offence>) -> Option<String> {
     if before == now {
         return None;
     }
+    let was_connected = matches!(before, Standing::Good | Standing::Slow | Standing::Silent);
     Some(match now {
         Standing::Unmet => return None,
-        Standing::Good | Standing::Slow if before == Standing::Unmet => format!("{name} is connected"),
-        Standing::Good | Standing::Slow if before != Standing::Good => format!("{name} is back"),
+        Standing::Good | Standing::Slow | Standing::Silent if before == Standing::Unmet => {
+            format!("{name} is connected")
+        }
+        Standing::Good | Standing::Slow | Standing::Silent if !was_connected => format!("{name} is back"),
+        Standing::Good if before == Standing::Silent => format!("{name} answers"),
         Standing::Good => return None,
         Standing::Slow => format!("{name} is slow, and asked for less"),
-        Standing::Banned => {
-            format!("{name} has sent what is provably wrong (offences: {offences}) and is banned")
-        }
+        Standing::Silent => format!("{name} has let its time pass without an answer, and is asked for less"),
+        Standing::Banned => match offence {
+            Some(offence) => format!("{name} has sent what is provably wrong and is banned: {offence}"),
+            None => format!("{name} is banned"),
+        },
         Standing::Down => format!("{name} is gone"),
     })
 }
@@ -150,9 +164,9 @@ fn change(name: &str, before: Standing, now: Standing, offences: u32) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use soma_sync_core::types::PeerId;
+    use soma_sync_core::{time::Timestamp, types::PeerId};
 
-    fn record(connected: bool, latency_us: u64, offences: u32) -> PeerStatus {
+    fn record(connected: bool, latency_us: u64) -> PeerStatus {
         PeerStatus {
             id: PeerId::ZERO,
             connected,
@@ -163,7 +177,7 @@ mod tests {
             served_commits: 0,
             served_bytes: 0,
             timeouts: 0,
-            offences,
+            offences: 0,
             last_offence: None,
             banned_until: None,
         }
@@ -173,24 +187,31 @@ mod tests {
     fn a_peer_is_said_to_be_what_it_is_not() {
         let cases = [
             (None, Standing::Unmet),
-            (Some(record(true, 1_000, 0)), Standing::Good),
-            (Some(record(true, 99_000, 0)), Standing::Good),
-            (Some(record(true, 150_000, 0)), Standing::Slow),
-            (Some(record(false, 1_000, 0)), Standing::Down),
-            (Some(record(false, 1_000, 1)), Standing::Banned),
+            (Some(record(true, 1_000)), Standing::Good),
+            (Some(record(true, 99_000)), Standing::Good),
+            (Some(record(true, 150_000)), Standing::Slow),
+            (Some(PeerStatus { timeouts: 1, ..record(true, 1_000) }), Standing::Silent),
+            (Some(PeerStatus { timeouts: 1, served_commits: 1, ..record(true, 1_000) }), Standing::Good),
+            (Some(PeerStatus { timeouts: 1, ..record(false, 1_000) }), Standing::Down),
+            (Some(PeerStatus { offences: 1, ..record(false, 1_000) }), Standing::Down),
+            (
+                Some(PeerStatus { banned_until: Some(Timestamp::ZERO), ..record(false, 1_000) }),
+                Standing::Banned,
+            ),
         ];
         for (record, expected) in cases {
             assert_eq!(standing(record.as_ref(), Some(1_000), Standing::Good), expected, "{record:?}");
         }
         // Where all are slow, none is.
-        assert_eq!(standing(Some(&record(true, 150_000, 0)), Some(140_000), Standing::Good), Standing::Good);
+        assert_eq!(standing(Some(&record(true, 150_000)), Some(140_000), Standing::Good), Standing::Good);
     }
 
     #[test]
     fn a_change_is_not_told_or_told_again() {
-        let told = |before, now| change("peer 1", before, now, 1).is_some();
+        let told = |before, now| change("peer 1", before, now, None).is_some();
         assert!(told(Standing::Unmet, Standing::Good) && told(Standing::Good, Standing::Down));
         assert!(told(Standing::Down, Standing::Good) && told(Standing::Good, Standing::Banned));
+        assert!(told(Standing::Good, Standing::Silent) && told(Standing::Silent, Standing::Good));
         assert!(!told(Standing::Banned, Standing::Banned) && !told(Standing::Good, Standing::Good));
     }
 }

@@ -4,7 +4,10 @@ use super::{manner::Manner, usage::Usage};
 use crate::output::commit_json;
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
-use soma_sync_core::types::{CommitRef, PeerId};
+use soma_sync_core::{
+    command::Offence,
+    types::{CommitRef, PeerId},
+};
 use std::{fmt::Write, time::Duration};
 
 /// Why a demo ended.
@@ -45,7 +48,10 @@ pub(super) struct PeerOutcome {
     pub(super) was_away: bool,
     pub(super) served_commits: u64,
     pub(super) served_bytes: u64,
+    /// Requests to it whose time was up.
+    pub(super) timeouts: u64,
     pub(super) offences: u32,
+    pub(super) last_offence: Option<Offence>,
 }
 
 /// Everything that came of a demo.
@@ -154,33 +160,34 @@ impl PeerOutcome {
     fn json(&self) -> Value {
         json!({
             "id": self.id.to_string(),
+            "manner": self.manner.name(),
             "served_commits": self.served_commits,
             "served_bytes": self.served_bytes,
+            "timeouts": self.timeouts,
             "offences": self.offences,
+            "last_offence": self.last_offence.map(|offence| offence.to_string()),
         })
     }
 
     fn line(&self) -> String {
         let mut remarks = Vec::new();
-        match self.manner {
-            Manner::Honest => {}
-            Manner::Slow => remarks.push("slow on purpose".to_owned()),
-            Manner::Lying => remarks.push("lies on purpose".to_owned()),
-        }
         if self.was_away {
             remarks.push("stopped half-way and started again".to_owned());
         }
-        match self.offences {
-            0 => {}
-            1 => remarks.push("1 offence, banned".to_owned()),
-            offences => remarks.push(format!("{offences} offences, banned each time")),
+        if let Some(offence) = self.last_offence {
+            remarks.push(match self.offences {
+                0 | 1 => format!("banned: {offence}"),
+                offences => format!("banned {offences} times, the last time because {offence}"),
+            });
         }
         let line = format!(
-            "peer {}  {:?}  {:>8} commits  {:>11}  {}",
+            "peer {:<2}  {:?}  {:<6}  {:>8} commits  {:>11}  {:>3} timeouts  {}",
             self.number + 1,
             self.id,
+            self.manner.name(),
             HumanCount(self.served_commits).to_string(),
             HumanBytes(self.served_bytes).to_string(),
+            HumanCount(self.timeouts).to_string(),
             remarks.join(", ")
         );
         line.trim_end().to_owned()
@@ -217,6 +224,33 @@ mod tests {
         assert!(!stuck.is_synced() && stuck.failure().as_deref() == Some("stuck"));
         let bad = Outcome { verified: Some(Err("bad".to_owned())), ..outcome() };
         assert!(!bad.is_verified() && bad.failure().as_deref() == Some("bad"));
+    }
+
+    #[test]
+    fn a_peer_did_something_else_than_its_line_says() {
+        let peer = PeerOutcome {
+            number: 1,
+            id: PeerId::ZERO,
+            manner: Manner::Lying,
+            was_away: false,
+            served_commits: 1_200,
+            served_bytes: 0,
+            timeouts: 3,
+            offences: 1,
+            last_offence: Some(Offence::BadBlock),
+        };
+        let line = peer.line();
+        for words in ["peer 2 ", "lying ", " 1,200 commits", " 3 timeouts", "banned: it sent a block"] {
+            assert!(line.contains(words), "{words}: {line}");
+        }
+        let json = peer.json();
+        assert_eq!([&json["manner"], &json["timeouts"]], [&Value::from("lying"), &Value::from(3)]);
+        assert_eq!(json["last_offence"], Offence::BadBlock.to_string());
+        let twice = PeerOutcome { offences: 2, ..peer.clone() };
+        assert!(twice.line().contains("banned 2 times"), "{}", twice.line());
+        let good = PeerOutcome { offences: 0, last_offence: None, was_away: true, ..peer };
+        assert!(good.line().ends_with("  stopped half-way and started again"), "{}", good.line());
+        assert_eq!(good.json()["last_offence"], Value::Null);
     }
 
     #[test]

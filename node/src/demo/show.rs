@@ -94,6 +94,7 @@ const fn word(standing: Standing) -> &'static str {
         Standing::Unmet => "not met",
         Standing::Good => "ok",
         Standing::Slow => "slow",
+        Standing::Silent => "silent",
         Standing::Banned => "banned",
         Standing::Down => "down",
     }
@@ -185,7 +186,7 @@ fn peer_style(standing: Standing) -> ProgressStyle {
     style(match standing {
         Standing::Unmet => "  {prefix} {msg:.dim}",
         Standing::Good => "  {prefix} {msg:.green}",
-        Standing::Slow => "  {prefix} {msg:.yellow}",
+        Standing::Slow | Standing::Silent => "  {prefix} {msg:.yellow}",
         Standing::Banned | Standing::Down => "  {prefix} {msg:.red}",
     })
 }
@@ -206,7 +207,14 @@ mod tests {
 
     #[test]
     fn a_template_is_none() {
-        for standing in [Standing::Unmet, Standing::Good, Standing::Slow, Standing::Banned, Standing::Down] {
+        for standing in [
+            Standing::Unmet,
+            Standing::Good,
+            Standing::Slow,
+            Standing::Silent,
+            Standing::Banned,
+            Standing::Down,
+        ] {
             let bar = ProgressBar::hidden();
             bar.set_style(peer_style(standing));
             bar.set_message(peer_message(&peer(standing)));

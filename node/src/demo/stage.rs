@@ -84,8 +84,8 @@ impl Prepared {
         let consensus = Arc::new(Consensus::new(tip, setups.len()));
         let mut servers = Vec::with_capacity(setups.len());
         for ((setup, store), transport) in setups.into_iter().zip(stores).zip(transports) {
-            // Nobody but the fresh node is to be bothered with lies.
-            let others = peers.iter().filter(|peer| peer.is_honest() && peer.number != setup.number);
+            // Nobody but the fresh node is to be bothered with lies and silence.
+            let others = peers.iter().filter(|peer| peer.manner.is_honest() && peer.number != setup.number);
             let others = others.map(Peer::contact).collect();
             servers.push(Server::start(setup, transport, store, others, Arc::clone(&consensus)).await?);
         }
@@ -96,23 +96,32 @@ impl Prepared {
     }
 }
 
-/// The honest nodes, the last of them slow where there is chaos and another one, and then the lying one.
 fn setups(arguments: &Arguments, home: &Path) -> Vec<Setup> {
-    let (honest, chaos) = (usize::from(arguments.peers), arguments.with_chaos());
-    let manner = |number| match number {
-        number if number == honest => Manner::Lying,
-        number if chaos && honest > 1 && number + 1 == honest => Manner::Slow,
-        _ => Manner::Honest,
-    };
-    let setup = |(number, drawn)| Setup {
+    let setup = |((number, manner), drawn)| Setup {
         number,
         identity: Identity::from_seed(draw(arguments.seed, drawn)),
-        manner: manner(number),
+        manner,
         directory: home.join(format!("peer-{}", number + 1)),
         config: arguments.config(),
         seed: draw(arguments.seed, drawn),
     };
-    (0..honest + usize::from(chaos)).zip(1..).map(setup).collect()
+    manners(arguments).into_iter().enumerate().zip(1..).map(setup).collect()
+}
+
+/// The manners that were chosen. Otherwise the honest nodes, the last of them slow where there is chaos and another one,
+/// and then the lying one.
+fn manners(arguments: &Arguments) -> Vec<Manner> {
+    if !arguments.servers.is_empty() {
+        return arguments.servers.clone();
+    }
+    let mut manners = vec![Manner::Honest; arguments.peers.into()];
+    if arguments.with_chaos() {
+        if let [_, .., last] = &mut *manners {
+            *last = Manner::Slow;
+        }
+        manners.push(Manner::Lying);
+    }
+    manners
 }
 
 /// A serving node, as the fresh one knows it.
@@ -132,11 +141,6 @@ impl Peer {
     /// What people call it.
     pub(super) fn name(&self) -> String {
         format!("peer {}", self.number + 1)
-    }
-
-    /// Whether what it serves is what it has.
-    pub(super) fn is_honest(&self) -> bool {
-        self.manner != Manner::Lying
     }
 
     /// Who it is, and where.
@@ -184,7 +188,7 @@ impl Stage {
     /// The lowest and the highest of the commits that honest serving nodes can certify.
     pub(super) async fn certifiable(&self) -> Result<(CommitIndex, CommitRef)> {
         let (mut lowest, mut highest) = (CommitIndex::MAX, CommitRef::GENESIS);
-        for server in self.servers.iter().filter(|server| server.manner() != Manner::Lying) {
+        for server in self.servers.iter().filter(|server| server.manner().is_honest()) {
             let certifiable = server.certifiable().await?;
             lowest = lowest.min(certifiable.index);
             highest = highest.max(certifiable);
@@ -207,19 +211,24 @@ impl Stage {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn manners(peers: u8, no_chaos: bool) -> Vec<Manner> {
-        let arguments = Arguments { peers, no_chaos, ..Arguments::default() };
-        setups(&arguments, Path::new("home")).iter().map(|setup| setup.manner).collect()
-    }
+    use clap::ValueEnum;
 
     #[test]
     fn there_is_no_node_that_is_prompt_and_honest() {
         use Manner::{Honest, Lying, Slow};
+        let manners = |peers, no_chaos| manners(&Arguments { peers, no_chaos, ..Arguments::default() });
         assert_eq!(manners(3, true), [Honest; 3]);
         assert_eq!(manners(3, false), [Honest, Honest, Slow, Lying]);
         assert_eq!(manners(2, false), [Honest, Slow, Lying]);
         assert_eq!(manners(1, false), [Honest, Lying]);
+    }
+
+    #[test]
+    fn others_serve_than_were_chosen() {
+        let servers = Manner::value_variants().to_vec();
+        let arguments = Arguments { servers: servers.clone(), ..Arguments::default() };
+        let setups = setups(&arguments, Path::new("home"));
+        assert_eq!(setups.iter().map(|setup| setup.manner).collect::<Vec<_>>(), servers);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What happens in a demo, in order.
 //!
 //! ```text
-//!            a lie is found, or     all but a second's        the live time is over,
-//!            none is told           commits are there         everybody is back
+//!            lies and silence       all but a second's        the live time is over,
+//!            are found out          commits are there         everybody is back
 //!   meeting ──────────────▶ catching up ──────────▶ following ──────────▶ settling ─▶ the fresh node and all
 //!                             │                                                       serving nodes are level
 //!                             └ at half the chain, the first serving node goes away
@@ -10,6 +10,7 @@
 
 use super::{
     Arguments,
+    manner::Manner,
     meter::Meter,
     outcome::{CatchUp, End, Outcome, PeerOutcome},
     server::Server,
@@ -44,8 +45,8 @@ use tokio::{
 
 /// How often is looked at the fresh node.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long the lying node may take to tell its first lie, before the others are met anyway.
-const LIE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long it may take to find out the nodes that lie or are silent, before the others are met anyway.
+const MEET_PATIENCE: Duration = Duration::from_secs(20);
 /// A node that is this many commits behind, about a second's, has caught up.
 const CLOSE_COMMITS: u32 = 20;
 /// How long a serving node is away.
@@ -108,7 +109,7 @@ async fn play(
 /// What the fresh node is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
-    /// It has met the lying node only.
+    /// It has met only those that lie or are silent.
     Meeting {
         until: Instant,
     },
@@ -159,8 +160,8 @@ impl<'a> Story<'a> {
         let identity = Identity::from_seed(draw(arguments.seed, FRESH));
         let transport = QuicTransport::bind(&identity, None, QuicConfig::default())?;
         let peers = stage.peers.clone();
-        let chaos = arguments.with_chaos();
-        let first = peers.iter().filter(|peer| peer.is_honest() != chaos).map(Peer::contact);
+        let all_honest = peers.iter().all(|peer| peer.manner.is_honest());
+        let first = peers.iter().filter(|peer| peer.manner.is_honest() == all_honest).map(Peer::contact);
         let fresh = Node::builder(Arc::new(store), transport)
             .config(arguments.config())
             .seed(draw(arguments.seed, FRESH))
@@ -169,7 +170,7 @@ impl<'a> Story<'a> {
             .await?;
         screen.say("a fresh node starts with nothing but the genesis committee");
         let now = Instant::now();
-        let act = if chaos { Act::Meeting { until: now + LIE_PATIENCE } } else { Act::CatchingUp };
+        let act = if all_honest { Act::CatchingUp } else { Act::Meeting { until: now + MEET_PATIENCE } };
         Ok(Self {
             arguments,
             interrupt,
@@ -180,7 +181,7 @@ impl<'a> Story<'a> {
             fresh,
             began: now,
             act,
-            outage: Outage::Ahead { wanted: chaos },
+            outage: Outage::Ahead { wanted: arguments.with_chaos() },
             catch_up: None,
             progress: (CommitIndex::GENESIS, act),
             progress_at: now,
@@ -273,11 +274,20 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    /// Once the lie of the first peer is found out, the others are met.
+    /// Once each of the first peers has shown its manner, the others are met.
     async fn meet(&mut self, status: &Status, until: Instant) -> Result<()> {
-        let found_out = status.peers.iter().any(|peer| peer.offences > 0);
-        if found_out || Instant::now() >= until {
-            for (peer, address) in self.peers.iter().filter(|peer| peer.is_honest()).map(Peer::contact) {
+        let found_out = |peer: &Peer| {
+            let record = status.peers.iter().find(|record| record.id == peer.id);
+            record.is_some_and(|record| match peer.manner {
+                Manner::Honest | Manner::Slow => true,
+                Manner::Silent => record.timeouts > 0,
+                Manner::Lying => record.offences > 0,
+            })
+        };
+        let mut first = self.peers.iter().filter(|peer| !peer.manner.is_honest());
+        if first.all(found_out) || Instant::now() >= until {
+            let others = self.peers.iter().filter(|peer| peer.manner.is_honest());
+            for (peer, address) in others.map(Peer::contact) {
                 self.fresh.add_peer(peer, address).await?;
             }
             self.act = Act::CatchingUp;
@@ -358,7 +368,9 @@ impl<'a> Story<'a> {
                 was_away: was_away && peer.number == 0,
                 served_commits: record.map_or(0, |record| record.served_commits),
                 served_bytes: record.map_or(0, |record| record.served_bytes),
+                timeouts: record.map_or(0, |record| record.timeouts),
                 offences: record.map_or(0, |record| record.offences),
+                last_offence: record.and_then(|record| record.last_offence),
             }
         };
         Outcome {
