@@ -76,6 +76,8 @@ pub struct SyncMachine {
     later_epoch_from: Option<CommitIndex>,
     /// A commit whose votes did not fit the usual answer, and the bytes to allow for it.
     enlarged: Option<(CommitIndex, u64)>,
+    /// When anything last came from any peer.
+    heard: Timestamp,
     /// Until when nothing is fetched, because requests failed on our side.
     local_rest_until: Timestamp,
     head: Head,
@@ -140,6 +142,7 @@ impl SyncMachine {
             window: Window::default(),
             later_epoch_from: None,
             enlarged: None,
+            heard: now,
             local_rest_until: Timestamp::ZERO,
             head: Head::default(),
             ledger,

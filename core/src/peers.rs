@@ -20,9 +20,24 @@ const PRIOR_LATENCY: Duration = Duration::from_millis(200);
 /// Shortest and longest pause after a peer failed.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// Shortest and longest wait for the first part of an answer, and the shortest for a further one.
-const FIRST_BYTE_MIN: Duration = Duration::from_secs(5);
+/// How long nothing may come of a request, at least: from who has delivered before, and from who has not. The first is
+/// longer than the page has it: an honest server of a large answer under load is slow at times, and what it holds up
+/// in the meantime is asked of another one.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+const PAUSE_MAX_UNPROVEN: Duration = Duration::from_secs(1);
+/// Longest wait for the first part of an answer, before patience.
 const FIRST_BYTE_MAX: Duration = Duration::from_secs(20);
+/// What an answer must bring to be making progress.
+const PROGRESS_BYTES_PER_SECOND: u64 = 64 * 1024;
+/// All of what a peer was asked for.
+const DELIVERY_WHOLE: u32 = 256;
+/// How many answers are looked back on, and their bits.
+const ANSWERS_REMEMBERED: u32 = 100;
+const ANSWERS_MASK: u128 = (1 << ANSWERS_REMEMBERED) - 1;
+/// The fewest blocks that a peer is asked for, however often it cuts answers short.
+const BLOCKS_MIN: usize = 16;
+/// How often the time for which a peer is not asked for the same again is doubled at most.
+const AVOID_DOUBLINGS: u32 = 6;
 /// How often deadlines are doubled at most.
 const PATIENCE_MAX: u32 = 6;
 /// Shortest and longest time for which a claim is cut.
@@ -58,12 +73,19 @@ pub(crate) struct Peer {
     pub(crate) latency_us: Option<u64>,
     /// Whether another peer had to be asked for what it had been asked for, and nothing has come from it since.
     pub(crate) overtaken: bool,
+    /// When that was last so.
+    pub(crate) overtaken_at: Option<Timestamp>,
+    /// How much of what it was asked for it delivered lately, in 256ths.
+    delivery: u32,
+    /// Whether its last blocks answers were cut short, the latest in the lowest bit, and how many there were.
+    truncated: u128,
+    answers: u32,
     /// Failures since the last success.
     failures: u32,
     backoff_until: Timestamp,
     banned_until: Timestamp,
     /// Starts of ranges that it failed to deliver, and until when it is not asked for them again.
-    avoided: BTreeMap<CommitIndex, Timestamp>,
+    avoided: BTreeMap<CommitIndex, Avoided>,
     /// What its claims are cut to, and until when, since it failed to deliver more.
     cut: Option<(CommitIndex, Timestamp)>,
     /// How often its deadlines were doubled, because requests to it timed out.
@@ -106,6 +128,14 @@ pub(crate) enum Link {
     Checked,
 }
 
+/// Something that a peer failed to deliver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Avoided {
+    until: Timestamp,
+    /// How often in a row.
+    times: u32,
+}
+
 /// What a peer says it has. A hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Claim {
@@ -127,6 +157,10 @@ impl Peer {
             limit,
             latency_us: None,
             overtaken: false,
+            overtaken_at: None,
+            delivery: DELIVERY_WHOLE,
+            truncated: 0,
+            answers: 0,
             failures: 0,
             backoff_until: Timestamp::ZERO,
             banned_until: Timestamp::ZERO,
@@ -161,7 +195,9 @@ impl Peer {
     /// Whether it says that it has `start`, and has not just failed to deliver it.
     pub(crate) fn can_serve(&self, start: CommitIndex, now: Timestamp) -> bool {
         let claims = self.claim.is_some_and(|claim| claim.lowest <= start && start <= claim.highest);
-        claims && self.is_available(now) && self.avoided.get(&start).is_none_or(|until| now >= *until)
+        claims
+            && self.is_available(now)
+            && self.avoided.get(&start).is_none_or(|avoided| now >= avoided.until)
     }
 
     /// Whether one more request may be sent to it.
@@ -171,7 +207,7 @@ impl Peer {
 
     /// Whether a request may wait at it for `start`, which does not exist yet.
     pub(crate) fn can_be_followed(&self, start: CommitIndex, now: Timestamp) -> bool {
-        let avoided = self.avoided.get(&start).is_some_and(|until| now < *until);
+        let avoided = self.avoided.get(&start).is_some_and(|avoided| now < avoided.until);
         self.is_available(now) && now >= self.follow_rest_until && !avoided
     }
 
@@ -193,32 +229,50 @@ impl Peer {
         self.latency_us.unwrap_or(micros(PRIOR_LATENCY)).max(1)
     }
 
-    /// What a request to it may be expected to cost, relative to others.
+    /// Whether it has ever delivered what it was asked for.
+    fn is_proven(&self) -> bool {
+        self.delivered > CommitIndex::GENESIS || self.served_bytes > 0
+    }
+
+    /// What a request to it may be expected to cost, relative to others: the time that it takes, the more the less of
+    /// what it is asked for it delivers (scheduling: Choice).
     pub(crate) fn cost(&self) -> u64 {
-        let latency = self.latency_us().saturating_mul(if self.overtaken { OVERTAKEN_FACTOR } else { 1 });
-        latency.saturating_mul(u64::from(self.in_flight).saturating_add(1))
+        let shortfall = u64::from(DELIVERY_WHOLE.checked_div(self.delivery.max(1)).unwrap_or(DELIVERY_WHOLE));
+        let overtaken = if self.overtaken { OVERTAKEN_FACTOR } else { 1 };
+        let each = self.latency_us().saturating_mul(shortfall).saturating_mul(overtaken);
+        each.saturating_mul(u64::from(self.in_flight).saturating_add(1))
     }
 
     /// How long the first part of an answer may take.
     pub(crate) fn first_byte_deadline(&self, timeout: Duration) -> Duration {
         let expected = Duration::from_micros(self.latency_us().saturating_mul(4));
-        let patient = expected.clamp(FIRST_BYTE_MIN, FIRST_BYTE_MAX).saturating_mul(self.patience_factor());
+        let patient = expected.clamp(self.pause_max(), FIRST_BYTE_MAX).saturating_mul(self.patience_factor());
         patient.min(timeout)
     }
 
-    /// How long the next part of an answer may take.
-    pub(crate) fn progress_deadline(&self, timeout: Duration) -> Duration {
-        FIRST_BYTE_MIN.saturating_mul(self.patience_factor()).min(timeout)
+    /// How long after its first part an answer may go on of which `received` bytes have come: as long as those take at
+    /// the slowest rate that is progress, and a pause.
+    pub(crate) fn progress_deadline(&self, received: u64, timeout: Duration) -> Duration {
+        let at_slowest =
+            Duration::from_micros(received.saturating_mul(1_000_000) / PROGRESS_BYTES_PER_SECOND);
+        at_slowest.saturating_add(self.pause_max()).saturating_mul(self.patience_factor()).min(timeout)
+    }
+
+    /// How long nothing may come of a request: who has delivered before may be busy.
+    fn pause_max(&self) -> Duration {
+        if self.is_proven() { PAUSE_MAX } else { PAUSE_MAX_UNPROVEN }
     }
 
     fn patience_factor(&self) -> u32 {
         1u32.checked_shl(self.patience).unwrap_or(u32::MAX)
     }
 
-    /// A request to it timed out: whether it is slow or gone, the next one may take twice as long.
-    pub(crate) fn timed_out(&mut self) {
+    /// A request to it timed out: it counts as having taken as long as an answer may take at most. Whether the peer is
+    /// slow or gone, the next one may take twice as long.
+    pub(crate) fn timed_out(&mut self, timeout: Duration) {
         self.timeouts = self.timeouts.saturating_add(1);
         self.patience = self.patience.saturating_add(1).min(PATIENCE_MAX);
+        self.answered(timeout);
     }
 
     /// The first part of an answer came `after` the request.
@@ -234,6 +288,33 @@ impl Peer {
         self.overtaken = false;
         self.patience = self.patience.saturating_sub(1);
         self.limit = self.limit.saturating_add(1).min(config.max_requests_per_peer);
+        self.shown(1, 1);
+    }
+
+    /// It delivered so much of so much that it was asked for.
+    fn shown(&mut self, delivered: u32, asked: u32) {
+        let whole = u64::from(DELIVERY_WHOLE);
+        let sample =
+            u64::from(delivered).saturating_mul(whole).checked_div(u64::from(asked)).unwrap_or(whole);
+        let smoothed = u64::from(self.delivery).saturating_mul(7).saturating_add(sample) / 8;
+        // Rounded up, so that good service makes whole again.
+        let rounded = if sample > u64::from(self.delivery) { smoothed.saturating_add(1) } else { smoothed };
+        self.delivery = u32::try_from(rounded).unwrap_or(DELIVERY_WHOLE).min(DELIVERY_WHOLE);
+    }
+
+    /// Its answer to a request for `asked` blocks was whole, or was cut short. Who cuts answers short is asked for
+    /// less, and for more again when that has stopped (scheduling: Partial answers).
+    pub(crate) fn answered_blocks(&mut self, asked: usize, cut: bool) {
+        self.truncated = (self.truncated << 1) | u128::from(cut);
+        self.answers = self.answers.saturating_add(1).min(ANSWERS_REMEMBERED);
+        let cut = self.truncated & ANSWERS_MASK;
+        if cut.count_ones() > ANSWERS_REMEMBERED / 10 {
+            self.max_blocks = (asked / 2).max(BLOCKS_MIN);
+            (self.truncated, self.answers) = (0, 0);
+        } else if cut == 0 && self.answers == ANSWERS_REMEMBERED {
+            self.max_blocks = self.max_blocks.saturating_add(self.max_blocks / 4);
+            self.answers = 0;
+        }
     }
 
     /// It delivered certified commits up to `index`, and so has them.
@@ -248,6 +329,7 @@ impl Peer {
     /// again for longer, and its claim is cut to what it has shown.
     pub(crate) fn failed(&mut self, start: CommitIndex, now: Timestamp, config: &Config, rng: &mut Rng) {
         self.limit = (self.limit / 2).max(1);
+        self.shown(0, 1);
         self.avoid(start, now, config);
         let doubled = BACKOFF_MIN.saturating_mul(1u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX));
         self.failures = self.failures.saturating_add(1);
@@ -277,16 +359,18 @@ impl Peer {
         self.claim = claim;
     }
 
-    /// It is not asked for `start` for a while.
+    /// It is not asked for `start` for a while, and for longer each time in a row.
     pub(crate) fn avoid(&mut self, start: CommitIndex, now: Timestamp, config: &Config) {
-        self.avoided.retain(|_, until| *until > now);
-        if self.avoided.len() >= MAX_AVOIDED
-            && let Some(soonest) =
-                self.avoided.iter().min_by_key(|(_, until)| **until).map(|(start, _)| *start)
-        {
-            self.avoided.remove(&soonest);
+        let times = self.avoided.get(&start).map_or(0, |avoided| avoided.times);
+        if self.avoided.len() >= MAX_AVOIDED && times == 0 {
+            let soonest = self.avoided.iter().min_by_key(|(_, avoided)| avoided.until);
+            if let Some(soonest) = soonest.map(|(start, _)| *start) {
+                self.avoided.remove(&soonest);
+            }
         }
-        self.avoided.insert(start, now.saturating_add(config.retry_same_peer_after));
+        let doubled = 1u32.checked_shl(times.min(AVOID_DOUBLINGS)).unwrap_or(1);
+        let until = now.saturating_add(config.retry_same_peer_after.saturating_mul(doubled));
+        self.avoided.insert(start, Avoided { until, times: times.saturating_add(1) });
     }
 
     /// It did what is provably wrong. For how long it is kept out.
@@ -315,7 +399,7 @@ impl Peer {
         let poll = (!self.poll_in_flight).then_some(self.next_poll);
         let rest = Some(self.backoff_until).filter(|at| *at > now);
         let follow = Some(self.follow_rest_until).filter(|at| *at > now);
-        let avoided = self.avoided.values().copied().filter(|at| *at > now);
+        let avoided = self.avoided.values().map(|avoided| avoided.until).filter(|at| *at > now);
         rest.into_iter().chain(follow).chain(avoided).chain(poll).min()
     }
 }

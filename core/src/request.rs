@@ -110,6 +110,16 @@ pub enum ResponsePart {
     },
 }
 
+impl ResponsePart {
+    /// Bytes of data that the message brings; none where it has a few numbers only.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Commits { buffer_bytes, .. } | Self::Blocks { buffer_bytes, .. } => *buffer_bytes,
+            Self::CommitInfo { .. } | Self::Availability { .. } | Self::Push { .. } => 0,
+        }
+    }
+}
+
 /// Why a server does not answer a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum RefuseReason {

@@ -18,6 +18,8 @@ pub(crate) struct View<'a> {
     pub(crate) window: &'a Window,
     pub(crate) peers: &'a PeerBook,
     pub(crate) now: Timestamp,
+    /// Drawn anew for each choice.
+    pub(crate) draw: u64,
     /// The last commit handed to storage.
     pub(crate) tip: CommitIndex,
     /// The last commit that may be asked for.
@@ -35,6 +37,12 @@ pub(crate) struct View<'a> {
 /// For how many commits peers are looked for in one choice. What lies behind is left for the next event.
 const MOST_TRIED: usize = 64;
 
+/// Among how many peers, the cheapest, one is chosen.
+const CHOSEN_FROM: usize = 5;
+/// One choice in so many is among all peers.
+const EXPLORED_IN: u64 = 10;
+/// What a cost of one weighs.
+const WEIGHT_WHOLE: u64 = 1 << 40;
 /// At how many peers requests wait for what is to come.
 const FOLLOWED_PEERS: usize = 2;
 /// How many commits a peer may lie behind the highest claim and still be followed.
@@ -184,9 +192,41 @@ impl View<'_> {
         }))
     }
 
-    /// The peer from which `start` is expected soonest.
+    /// A peer to ask for `start`: one of those that are expected to deliver it at the least cost, the less it costs the
+    /// likelier; and now and then any other one, so that a peer can show that it has become better (scheduling: Choice).
     fn choose(&self, start: CommitIndex) -> Option<(PeerId, &Peer)> {
-        let able = self.peers.iter().filter(|(_, peer)| peer.has_room() && peer.can_serve(start, self.now));
-        able.min_by_key(|(id, peer)| (peer.cost(), *id))
+        let share = self.share();
+        let able = self
+            .peers
+            .checked()
+            .filter(|(_, peer)| peer.has_room() && peer.in_flight < share && peer.can_serve(start, self.now));
+        let mut able: Vec<_> = able.collect();
+        if able.len() < 2 {
+            return able.pop();
+        }
+        if self.draw.is_multiple_of(EXPLORED_IN) {
+            let count = u64::try_from(able.len()).unwrap_or(u64::MAX);
+            let at = (self.draw / EXPLORED_IN).checked_rem(count).unwrap_or(0);
+            return usize::try_from(at).ok().and_then(|at| able.get(at).copied());
+        }
+        able.sort_by_key(|(id, peer)| (peer.cost(), *id));
+        able.truncate(CHOSEN_FROM);
+        let weight = |peer: &Peer| WEIGHT_WHOLE.checked_div(peer.cost()).unwrap_or(WEIGHT_WHOLE);
+        let all = able.iter().fold(1u64, |sum, (_, peer)| sum.saturating_add(weight(peer)));
+        let mut drawn = (self.draw / EXPLORED_IN).checked_rem(all).unwrap_or(0);
+        for (id, peer) in &able {
+            match drawn.checked_sub(weight(peer)) {
+                Some(rest) => drawn = rest,
+                None => return Some((*id, peer)),
+            }
+        }
+        able.first().copied()
+    }
+
+    /// Most requests in flight to one peer: a quarter of all where there are four or more, so that none can take all
+    /// places.
+    fn share(&self) -> u32 {
+        let several = self.peers.checked().nth(3).is_some();
+        if several { (self.config.max_requests / 4).max(1) } else { self.config.max_requests }
     }
 }

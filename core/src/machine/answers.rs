@@ -2,7 +2,7 @@
 
 use super::{
     SyncMachine,
-    requests::{Asked, BlocksAsked, CommitsAsked, DECODED_FACTOR, InFlight},
+    requests::{Asked, BlocksAsked, CommitsAsked, DECODED_FACTOR, InFlight, LOCAL_REST},
 };
 use crate::{
     command::Offence,
@@ -14,14 +14,12 @@ use crate::{
     peers::{Claim, Link},
     request::{COMMITS_BEYOND_MAX, RefuseReason, RequestFailure, ResponsePart},
     schedule::Purpose,
-    types::{BlockRef, ChainId, CommitIndex, PeerId},
+    types::{BlockRef, ChainId, CommitIndex, CommitRange, PeerId},
     window::Slot,
 };
 use alloc::{boxed::Box, vec::Vec};
 use core::{iter::repeat_n, time::Duration};
 
-/// How long nothing is fetched after a request failed on our side.
-const LOCAL_REST: Duration = Duration::from_millis(100);
 /// The shortest time after which a request that was to wait may be said to have waited.
 const WAITED_MIN: Duration = Duration::from_millis(500);
 
@@ -40,11 +38,12 @@ impl SyncMachine {
         {
             known.answered(self.now.saturating_since(in_flight.sent));
         }
-        let pause = self
-            .peers
-            .get(&peer)
-            .map_or(self.config.timeout, |peer| peer.progress_deadline(self.config.timeout));
-        in_flight.progress_deadline = self.now.saturating_add(pause);
+        self.heard = self.now;
+        let began = *in_flight.began.get_or_insert(self.now);
+        let received = in_flight.received.saturating_add(part.bytes());
+        let timeout = self.config.timeout;
+        let lasts = self.peers.get(&peer).map_or(timeout, |peer| peer.progress_deadline(received, timeout));
+        in_flight.progress_deadline = began.saturating_add(lasts);
         let taken = match (&in_flight.asked, part) {
             (Asked::Chain, ResponsePart::CommitInfo { chain_id, .. }) => {
                 self.chain_answered(id, peer, chain_id)
@@ -102,6 +101,9 @@ impl SyncMachine {
         let polled = self.now;
         if let Some(known) = self.peers.get_mut(&peer) {
             known.claimed(Claim { highest, lowest, polled, cut: false }, polled);
+        }
+        if let Some(claimed) = CommitRange::new(lowest, highest) {
+            self.abandon_unclaimed(peer, claimed);
         }
         Ok(())
     }
@@ -238,10 +240,12 @@ impl SyncMachine {
             Asked::Blocks(asked) => {
                 let first = asked.positions.first().map(|(index, _)| *index);
                 let (delivered, lacking) = (asked.delivered, asked.lacking);
+                let (count, cut) = (asked.positions.len(), asked.answered < asked.positions.len());
                 let rest = InFlight { asked: Asked::Blocks(asked), ..in_flight };
                 self.put_back(id, &rest);
                 let config = &self.config;
                 let Some(known) = self.peers.get_mut(&peer) else { return };
+                known.answered_blocks(count, cut);
                 match (lacking.or(first), delivered) {
                     (Some(start), 0) => known.failed(start, now, config, &mut self.rng),
                     // It delivered what it has: it is asked for other commits meanwhile.

@@ -128,11 +128,13 @@ impl SyncMachine {
         let data = self.requests.values().filter(|in_flight| in_flight.is_for_data());
         let in_flight = u32::try_from(data.count()).unwrap_or(u32::MAX);
         for _ in in_flight..self.config.max_requests {
+            let draw = self.rng.next_u64();
             let view = View {
                 config: &self.config,
                 window: &self.window,
                 peers: &self.peers,
                 now: self.now,
+                draw,
                 tip: self.tip.reference.index,
                 horizon: self.horizon(),
                 following: self.following(),

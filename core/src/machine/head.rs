@@ -11,6 +11,7 @@ use super::{
 use crate::{
     event::RequestId,
     ledger::Claimant,
+    peers::Peer,
     schedule::{BlocksWanted, CommitsWanted, Purpose},
     time::Timestamp,
     types::{CommitIndex, CommitRange, PeerId},
@@ -83,29 +84,23 @@ impl SyncMachine {
         let state = (index, self.window.body(index).map(Body::pending));
         let went_on = state.0.get().saturating_sub(self.head.state.0.get());
         self.head.doublings = self.head.doublings.saturating_sub(went_on);
-        let able = self.head_awaits(index).and_then(|awaited| {
-            let peer = self.second_peer(index, awaited.peer)?;
-            Some((awaited, peer))
-        });
+        let awaited = self.head_awaits(index);
+        let awaited = awaited.filter(|awaited| self.seconds(index, awaited.peer).next().is_some());
         let same = state == self.head.state;
         self.head.state = state;
-        let Some((awaited, peer)) = able.filter(|_| same) else {
+        let Some(awaited) = awaited else {
             self.head.since = self.now;
-            // What has just begun to be waited for is looked at again when there has been time for it.
-            return self.wake_for_head(index);
+            return;
         };
+        if !same {
+            self.head.since = self.now;
+        }
         let due = self.head.since.saturating_add(awaited.patience);
         if due > self.now {
             self.head.wake = Some(due);
         } else if self.second_is_affordable() {
-            self.ask_second(index, peer, awaited);
+            self.ask_second(index, awaited);
         }
-    }
-
-    fn wake_for_head(&mut self, index: CommitIndex) {
-        let awaited =
-            self.head_awaits(index).filter(|awaited| self.second_peer(index, awaited.peer).is_some());
-        self.head.wake = awaited.map(|awaited| self.now.saturating_add(awaited.patience));
     }
 
     /// Whether a second request is within the share of all bytes that such requests may take.
@@ -123,7 +118,7 @@ impl SyncMachine {
         match span {
             Span::Requested { request, .. } => {
                 let in_flight = self.requests.get(request)?;
-                let patience = self.patience_with(in_flight.peer, in_flight.is_follow());
+                let patience = self.patience_with(in_flight);
                 Some(Awaited { peer: in_flight.peer, patience, what: What::Commits(range) })
             }
             Span::Certifying { .. } => None,
@@ -141,31 +136,36 @@ impl SyncMachine {
                 let awaits =
                     |(index, slot): &(CommitIndex, usize)| self.window.slot(*index, *slot) == Some(&awaited);
                 let positions = asked.positions.iter().copied().filter(awaits).collect();
-                let patience = self.patience_with(in_flight.peer, false);
+                let patience = self.patience_with(in_flight);
                 Some(Awaited { peer: in_flight.peer, patience, what: What::Blocks(positions) })
             }
         }
     }
 
-    /// How long a peer is waited for: not long for what is said to be there already, nor where it has been overtaken
-    /// before.
-    fn patience_with(&self, peer: PeerId, follow: bool) -> Duration {
+    /// How long is waited for an answer: not long for what is said to be there already, nor where the peer was asked
+    /// before it was last overtaken.
+    fn patience_with(&self, in_flight: &InFlight) -> Duration {
         let doubled = STALL.saturating_mul(1u32.checked_shl(self.head.doublings).unwrap_or(u32::MAX));
-        let Some(known) = self.peers.get(&peer) else { return doubled };
+        let Some(known) = self.peers.get(&in_flight.peer) else { return doubled };
         let grace = Duration::from_micros(known.latency_us().saturating_mul(2)).saturating_add(GRACE);
-        if follow || known.overtaken { grace.min(doubled) } else { doubled }
+        let suspect = known.overtaken_at.is_some_and(|at| in_flight.sent <= at);
+        match (suspect, in_flight.is_follow()) {
+            (true, _) => GRACE,
+            (false, true) => grace.min(doubled),
+            (false, false) => doubled,
+        }
     }
 
-    /// The peer to ask beside `first`.
-    fn second_peer(&self, index: CommitIndex, first: PeerId) -> Option<PeerId> {
-        let able = self
-            .peers
-            .checked()
-            .filter(|(id, peer)| *id != first && peer.has_room() && peer.can_serve(index, self.now));
-        able.min_by_key(|(id, peer)| (peer.cost(), *id)).map(|(id, _)| id)
+    /// Peers that can be asked beside `first`.
+    fn seconds(&self, index: CommitIndex, first: PeerId) -> impl Iterator<Item = (PeerId, &Peer)> {
+        self.peers.checked().filter(move |(id, peer)| *id != first && peer.can_serve(index, self.now))
     }
 
-    fn ask_second(&mut self, index: CommitIndex, peer: PeerId, awaited: Awaited) {
+    fn ask_second(&mut self, index: CommitIndex, awaited: Awaited) {
+        // One more than it is trusted with is little to ask of a peer for what everything waits for.
+        let most = self.config.max_requests_per_peer;
+        let able = self.seconds(index, awaited.peer).filter(|(_, peer)| peer.in_flight < most);
+        let Some(peer) = able.min_by_key(|(id, peer)| (peer.cost(), *id)).map(|(id, _)| id) else { return };
         let claimed =
             self.peers.get(&peer).and_then(|known| known.claim).map_or(index, |claim| claim.highest);
         let max_bytes = self.config.answer_bytes();
@@ -195,7 +195,7 @@ impl SyncMachine {
         self.head.second = Some(id);
         self.head.doublings = self.head.doublings.saturating_add(2).min(DOUBLINGS_MAX);
         if let Some(known) = self.peers.get_mut(&awaited.peer) {
-            known.overtaken = true;
+            (known.overtaken, known.overtaken_at) = (true, Some(self.now));
         }
         self.stop_following(awaited.peer);
     }

@@ -26,6 +26,8 @@ pub(super) struct InFlight {
     pub(super) progress_deadline: Timestamp,
     /// Bytes that its answer may still take, set aside in the ledger.
     pub(super) reserved: u64,
+    /// When the first part of its answer came.
+    pub(super) began: Option<Timestamp>,
     /// Bytes that came.
     pub(super) received: u64,
     pub(super) asked: Asked,
@@ -69,6 +71,9 @@ pub(super) struct BlocksAsked {
     /// Whether another peer has been asked for them, too.
     pub(super) hedge: bool,
 }
+
+/// How long nothing is fetched after something failed on our side.
+pub(super) const LOCAL_REST: Duration = Duration::from_millis(100);
 
 /// Bytes that an answer for commits takes in memory for each byte on the wire: the encoding, and the decoded
 /// references, which are as many bytes again.
@@ -137,6 +142,7 @@ impl SyncMachine {
             deadline,
             progress_deadline: self.now.saturating_add(wait).saturating_add(first_byte),
             reserved,
+            began: None,
             received: 0,
             asked,
         };
@@ -305,12 +311,37 @@ impl SyncMachine {
         for id in expired {
             self.counters.timeouts = self.counters.timeouts.saturating_add(1);
             self.push(Command::CancelRequest { id });
-            if let Some(in_flight) = self.finish(id) {
-                if let Some(known) = self.peers.get_mut(&in_flight.peer) {
-                    known.timed_out();
-                }
-                self.not_delivered(id, &in_flight);
+            let Some(in_flight) = self.finish(id) else { continue };
+            if self.is_local_outage(&in_flight) {
+                self.put_back(id, &in_flight);
+                self.local_rest_until = now.saturating_add(LOCAL_REST);
+                continue;
             }
+            if let Some(known) = self.peers.get_mut(&in_flight.peer) {
+                known.timed_out(self.config.timeout);
+            }
+            self.not_delivered(id, &in_flight);
+        }
+    }
+
+    /// Whether nothing at all has come from anybody since the request was sent, though several peers are there: then it
+    /// is our own link, and says nothing of the peer (scheduling: Blame needs proof).
+    fn is_local_outage(&self, in_flight: &InFlight) -> bool {
+        self.heard < in_flight.sent && self.peers.checked().nth(1).is_some()
+    }
+
+    /// Abandons requests to a peer for what it no longer says that it has.
+    pub(super) fn abandon_unclaimed(&mut self, peer: PeerId, claimed: CommitRange) {
+        let outside = |in_flight: &InFlight| match &in_flight.asked {
+            Asked::Commits(asked) if asked.purpose == Purpose::Follow => false,
+            Asked::Commits(asked) => !claimed.contains(asked.range.start()),
+            Asked::Blocks(asked) => asked.positions.iter().all(|(index, _)| !claimed.contains(*index)),
+            Asked::Chain | Asked::Availability | Asked::Push => false,
+        };
+        let to_peer = self.requests.iter().filter(|(_, in_flight)| in_flight.peer == peer);
+        let ids: Vec<_> = to_peer.filter(|(_, in_flight)| outside(in_flight)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.cancel(id);
         }
     }
 
