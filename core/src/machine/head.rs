@@ -17,7 +17,7 @@ use crate::{
     types::{CommitIndex, CommitRange, PeerId},
     window::{Body, Slot, Span},
 };
-use alloc::vec::Vec;
+use alloc::{collections::BTreeMap, vec::Vec};
 use core::time::Duration;
 
 /// How long nothing may come for the head of line. Doubled each time that a second peer was asked, and halved with each
@@ -64,6 +64,11 @@ impl Head {
     /// When a second peer is to be asked.
     pub(super) fn wake(&self) -> Option<Timestamp> {
         self.wake
+    }
+
+    /// Whether the second request, if there is one, is among these.
+    pub(super) fn is_known(&self, requests: &BTreeMap<RequestId, InFlight>) -> bool {
+        self.second.is_none_or(|second| requests.contains_key(&second))
     }
 
     /// A request for commits or blocks is over.

@@ -1,10 +1,10 @@
 //! What the machine says about itself: status, notices, and what must always hold.
 
-use super::SyncMachine;
+use super::{SyncMachine, requests::InFlight};
 use crate::{
     command::{Command, Halt, Notice, Offence, Stall},
     ledger::BufferId,
-    peers::Link,
+    peers::{Link, Peer},
     time::Timestamp,
     types::{ChainId, CommitIndex, CommitRef, Epoch, PeerId},
     window::Body,
@@ -141,7 +141,7 @@ impl SyncMachine {
     }
 
     fn peer_statuses(&self) -> Vec<PeerStatus> {
-        let status = |(id, peer): (PeerId, &crate::peers::Peer)| PeerStatus {
+        let status = |(id, peer): (PeerId, &Peer)| PeerStatus {
             id,
             connected: peer.link != Link::Down,
             checked: peer.link == Link::Checked,
@@ -240,6 +240,7 @@ impl SyncMachine {
         self.peers.check_invariants(&self.config)?;
         self.votes.check_invariants()?;
         self.parking.check_invariants()?;
+        self.check_requests()?;
         self.check_watermarks()?;
         self.check_liveness()
     }
@@ -250,6 +251,27 @@ impl SyncMachine {
         let outstanding = self.outstanding.iter().flat_map(super::Outstanding::buffers);
         let votes = self.pending_votes.iter().map(|(_, buffer)| *buffer);
         bodies.chain(votes).chain(outstanding).chain(self.jobs.buffers()).chain(self.observing.buffers())
+    }
+
+    /// What is counted of each peer is what is in flight to it.
+    fn check_requests(&self) -> Result<(), &'static str> {
+        let count = |id: PeerId, of: fn(&InFlight) -> bool| {
+            let to_peer = self.requests.values().filter(|in_flight| in_flight.peer == id && of(in_flight));
+            u32::try_from(to_peer.count()).unwrap_or(u32::MAX)
+        };
+        let counted = |(id, peer): (PeerId, &Peer)| {
+            peer.in_flight == count(id, InFlight::is_for_data)
+                && peer.following == count(id, InFlight::is_follow)
+        };
+        let follow_requests = usize::try_from(self.config.follow_requests).unwrap_or(usize::MAX);
+        match () {
+            () if !self.peers.iter().all(counted) => Err("requests in flight to a peer are miscounted"),
+            () if self.following() > follow_requests => Err("too many requests wait at peers"),
+            () if !self.head.is_known(&self.requests) => {
+                Err("the second request for the head of line is none")
+            }
+            () => Ok(()),
+        }
     }
 
     fn check_watermarks(&self) -> Result<(), &'static str> {
