@@ -14,7 +14,10 @@ use soma_sync_sim::{
     chain::{ChainMaker, ChainSpec, MadeCommit},
     world::{ChainStore, Pace, World},
 };
-use std::{hint::black_box, time::Duration};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 const SPEC: ChainSpec =
     ChainSpec { commits: 500, blocks_per_commit: 10, payload_bytes: 512, committee: 4, epochs: 1, seed: 1 };
@@ -94,5 +97,34 @@ fn stages(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, stages);
+/// How long the events of one sync take, each by itself: most of them are small, and a few carry a thousand blocks.
+fn distribution(_: &mut Criterion) {
+    const RUNS: usize = 20;
+    let (maker, commits) = chain();
+    let (start, events) = bulk(&maker, &commits);
+    let mut nanoseconds = Vec::with_capacity(events.len() * RUNS);
+    for _ in 0..RUNS {
+        let (mut machine, events) = (start.clone(), events.clone());
+        let mut commands = Vec::new();
+        for (now, event) in events {
+            let began = Instant::now();
+            machine.handle(now, event);
+            commands.extend(std::iter::from_fn(|| machine.poll_command()));
+            nanoseconds.push(began.elapsed().as_nanos());
+            commands.clear();
+        }
+    }
+    nanoseconds.sort_unstable();
+    let at = |part: usize| nanoseconds[(nanoseconds.len() - 1) * part / 100] as f64 / 1000.0;
+    println!(
+        "handle, {} events of a bulk sync, microseconds each: median {:.2}, p90 {:.2}, p99 {:.2}, most {:.2}\n",
+        events.len(),
+        at(50),
+        at(90),
+        at(99),
+        at(100)
+    );
+}
+
+criterion_group!(benches, stages, distribution);
 criterion_main!(benches);

@@ -8,7 +8,7 @@ use crate::{
     peers::Link,
     request::{CommitInfoQuery, FetchBlocks, FetchCommits, Request},
     schedule::{BlocksWanted, CommitsWanted, Purpose},
-    time::Timestamp,
+    time::{Timestamp, micros},
     types::{BlockRef, CommitIndex, CommitRange, Epoch, PeerId},
     window::Slot,
 };
@@ -186,7 +186,7 @@ impl SyncMachine {
             purpose,
         };
         let follow = purpose == Purpose::Follow;
-        let wait = if follow { self.config.follow_wait } else { Duration::ZERO };
+        let wait = if follow { self.follow_wait() } else { Duration::ZERO };
         let request = Request::Commits(FetchCommits {
             start: range.start(),
             end: range.end(),
@@ -202,6 +202,13 @@ impl SyncMachine {
         }
         self.count_in_flight(peer, follow);
         id
+    }
+
+    /// How long a request is to wait at a peer: up to a tenth less than configured, so that those who began together do
+    /// not come again together for ever.
+    fn follow_wait(&mut self) -> Duration {
+        let wait = self.config.follow_wait;
+        wait.saturating_sub(Duration::from_micros(self.rng.below(micros(wait) / 10)))
     }
 
     /// Bytes to reserve for an answer of commits.
