@@ -18,7 +18,7 @@
 //!   bytes and no points of a curve, which only a build with the feature `bls` sees. With that feature of this crate they
 //!   are real: the same chains otherwise, in other bytes.
 
-mod authorities;
+pub(crate) mod authorities;
 #[cfg(feature = "bls")]
 mod bls_key;
 #[cfg(not(feature = "bls"))]

@@ -12,5 +12,6 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+pub mod hostile;
 pub mod oracle;
 pub mod world;

@@ -11,6 +11,9 @@ use std::{collections::VecDeque, time::Duration};
 /// A stream by who asked, and that node's id for its request.
 pub(super) type StreamId = (NodeId, RequestId);
 
+/// How an answer ends; never where this is none.
+type End = Option<Result<(), RequestFailure>>;
+
 /// What is left to send of an answer.
 pub(super) struct Stream {
     server: NodeId,
@@ -18,8 +21,7 @@ pub(super) struct Stream {
     inbound: Option<InboundId>,
     /// The messages, each after a pause.
     parts: VecDeque<(Duration, ResponsePart)>,
-    /// How the answer ends; never where this is none.
-    end: Option<Result<(), RequestFailure>>,
+    end: End,
     /// When the last message arrives: the next one does not overtake it.
     arrival: Timestamp,
     sent: u64,
@@ -184,7 +186,7 @@ impl World {
 
 impl Reply {
     /// The messages, each after a pause, and how the answer ends.
-    fn into_parts(self) -> (VecDeque<(Duration, ResponsePart)>, Option<Result<(), RequestFailure>>) {
+    fn into_parts(self) -> (VecDeque<(Duration, ResponsePart)>, End) {
         let at_once =
             |parts: Vec<ResponsePart>| parts.into_iter().map(|part| (Duration::ZERO, part)).collect();
         match self {
