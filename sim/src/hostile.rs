@@ -41,7 +41,7 @@ pub enum Manner {
     LacksBlocks,
     /// Names another chain when asked which it is on (threats: 08).
     ForeignChain,
-    /// Certifies forged commits with keys of the next epoch, or of the one before (threats: 09).
+    /// Certifies forged commits with keys of another epoch (threats: 09).
     WrongEpochKeys,
     /// Sends commits of an epoch far away, which nobody signed (threats: 10).
     FarEpoch,
@@ -185,15 +185,11 @@ impl Manner {
         let everyone: Vec<_> = (0..lab.committee()).collect();
         let certifiers = match self {
             Self::WrongEpochKeys => {
-                let next = epoch.saturating_add(1);
-                // Whether the votes say that they are of the epoch of the keys, or of the commits'.
-                let says = if fetch.start.get().is_multiple_of(2) { next } else { epoch };
-                let votes = lab.votes(last, next, says, &everyone);
-                if votes.is_empty() {
-                    lab.votes(last, epoch.saturating_sub(1), says, &everyone)
-                } else {
-                    votes
-                }
+                // So far ahead that no authority of the one is in the other.
+                let other = epoch.saturating_add(u64::from(lab.committee()));
+                // The votes say that they are of the epoch of the keys, or of the commits'.
+                let says = if fetch.start.get().is_multiple_of(2) { other } else { epoch };
+                lab.votes(last, other, says, &everyone)
             }
             Self::DuplicateCertifiers => {
                 let vote = lab.votes(last, epoch, epoch, &[0]);

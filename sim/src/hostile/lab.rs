@@ -103,7 +103,9 @@ impl Lab {
         let authorities = Authorities::draw(&self.spec, epoch);
         let vote = |(nth, author): (usize, &u32)| {
             let author = AuthorityIndex::new(*author);
-            let like = self.block_by(author, of)?;
+            let like = self
+                .block_by(author, says)
+                .or_else(|| self.block_by(author, self.chain.first()?.header.epoch))?;
             let block = Block {
                 epoch: says,
                 timestamp_ms: like.timestamp_ms.saturating_add(nth as u64),
@@ -145,7 +147,6 @@ impl Lab {
         let block = blocks.find(|block| block.reference.author == author && block.epoch_end.is_none())?;
         let view = BlockView::decode(block.payload.bytes(), &Limits::default()).ok()?;
         Some(Block {
-            epoch,
             round: view.round(),
             author,
             timestamp_ms: view.timestamp_ms(),

@@ -1,0 +1,108 @@
+//! What peers say that they have.
+
+use crate::scene::{MINUTE, SECOND, Scene, honest_time, index, lab, small};
+use soma_sync_core::{
+    Config,
+    command::{Notice, Offence, Stall},
+    types::CommitIndex,
+};
+use soma_sync_sim::{hostile::Manner, world::ChainStore};
+
+#[test]
+fn threat_01_an_inflated_height_makes_others_ineligible_or_is_believed_for_ever() {
+    let lab = lab(120, 1);
+    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::InflatedHeight; 3]);
+    let took = scene.reach(MINUTE);
+    assert!(took <= 2 * honest_time(&lab, small(), 1), "{took:?}");
+    let honest = scene.world.peer(scene.honest[0]);
+    let status = scene.status();
+    let served = status.peers.iter().find(|peer| peer.id == honest).map(|peer| peer.served_commits);
+    assert!(served > Some(0), "the honest peer was not eligible");
+    // What nobody delivers is not believed for long, and the node says that it is synced.
+    scene.pass(MINUTE);
+    assert!(scene.status().synced, "{:#?}", scene.status().peers);
+    assert!(scene.offences().is_empty(), "a claim is a hint and no offence");
+    // Nor is it asked for again and again.
+    let before = scene.world.traffic(scene.client).data_requests;
+    scene.pass(10 * MINUTE);
+    let asked = scene.world.traffic(scene.client).data_requests - before;
+    assert!(asked <= 40 * 3, "{asked} requests in ten minutes for what does not exist");
+}
+
+#[test]
+fn threat_02_a_lowered_height_or_a_raised_lowest_wedges_the_sync() {
+    let lab = lab(400, 1);
+    for manner in [Manner::LoweringHeight(index(1)), Manner::RaisingLowest] {
+        let slow = soma_sync_sim::world::Link {
+            latency: 20 * SECOND / 1000,
+            jitter: SECOND / 1000,
+            bandwidth: 40_000,
+            loss_per_million: 0,
+        };
+        let mut scene = Scene::new(&lab, small(), 1, vec![manner.clone(); 2]);
+        scene.links(slow);
+        scene.reach(5 * MINUTE);
+        let fell =
+            scene.status().peers.iter().any(|peer| {
+                peer.claim.is_some_and(|(highest, lowest)| highest == index(1) || lowest == highest)
+            });
+        assert!(fell, "{manner:?} never took effect: {:#?}", scene.status().peers);
+        assert!(scene.offences().is_empty(), "{manner:?} is allowed");
+    }
+}
+
+#[test]
+fn threat_03_a_lowest_above_the_highest_is_taken_for_a_claim() {
+    let lab = lab(40, 1);
+    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::InvertedAvailability]);
+    // A server that has nothing, and one that was never pruned, say that their lowest is 0: no offence.
+    let empty = scene.world.add(Config::default(), ChainStore::new(lab.genesis().clone()));
+    scene.world.connect(scene.client, empty);
+    scene.reach(MINUTE);
+    assert_eq!(scene.offences(), [Offence::InvertedAvailability]);
+    assert!(scene.world.is_connected(scene.client, empty));
+}
+
+#[test]
+fn threat_07_empty_answers_keep_a_claim_alive() {
+    let lab = lab(120, 1);
+    for manner in [Manner::EmptyAnswers, Manner::LacksBlocks] {
+        let mut scene = Scene::new(&lab, small(), 1, vec![manner.clone(); 3]);
+        let took = scene.reach(MINUTE);
+        assert!(took <= 5 * honest_time(&lab, small(), 1), "{manner:?}: {took:?}");
+        assert!(scene.offences().is_empty(), "{manner:?} proves nothing");
+        // Without an honest peer there is nobody else to ask: still no loop, and nothing is believed to be synced.
+        let mut alone = Scene::new(&lab, small(), 0, vec![manner.clone()]);
+        alone.pass(MINUTE);
+        let asked = alone.world.traffic(alone.client).data_requests;
+        assert!(asked <= 200, "{manner:?}: {asked} requests in a minute");
+        assert!(!alone.status().synced, "{manner:?}");
+    }
+}
+
+#[test]
+fn threat_20_what_is_pruned_and_advertised_stalls_the_sync_or_is_reported_falsely() {
+    let lab = lab(120, 1);
+    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::PrunedButAdvertised; 3]);
+    let took = scene.reach(MINUTE);
+    assert!(took <= 5 * honest_time(&lab, small(), 1), "{took:?}");
+    let no_provider = |scene: &Scene| {
+        let notices = scene.world.notices(scene.client).iter();
+        notices.filter(|notice| matches!(notice, Notice::Stalled(Stall::NoProvider { .. }))).count()
+    };
+    assert_eq!(no_provider(&scene), 0, "there was one all the time");
+
+    // Where it is true it is said, once, with what is needed and what there is.
+    let mut scene = Scene::new(&lab, small(), 0, Vec::new());
+    let mut pruned = crate::scene::all(&lab);
+    pruned.prune(index(50));
+    let server = scene.world.add(Config::default(), pruned);
+    scene.world.connect(scene.client, server);
+    scene.pass(MINUTE);
+    assert_eq!(no_provider(&scene), 1);
+    let stall = Stall::NoProvider { next: CommitIndex::new(1), lowest_seen: index(50) };
+    assert_eq!(scene.status().stall, Some(stall));
+    let archive = scene.add_honest();
+    scene.reach(MINUTE);
+    assert!(scene.world.is_connected(scene.client, archive));
+}

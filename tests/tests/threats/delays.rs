@@ -1,0 +1,144 @@
+//! Peers that are slow on purpose, and peers that are many.
+
+use crate::scene::{MINUTE, SECOND, Scene, all, first, honest_time, index, lab, lab_of, small, tip};
+use soma_sync_core::{Config, config::Limits};
+use soma_sync_sim::{
+    chain::ChainSpec,
+    hostile::{Lab, Manner},
+    world::{NodeId, Pace, World},
+};
+use std::rc::Rc;
+
+#[test]
+fn threat_04_a_silent_peers_requests_are_waited_for_one_after_the_other() {
+    let lab = lab(200, 1);
+    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::Silent]);
+    let took = scene.reach(MINUTE);
+    // It holds two requests, and both are given up together.
+    assert!(took <= 8 * SECOND, "{took:?}");
+    assert!(scene.status().counters.timeouts >= 2, "it was asked once only");
+    assert!(scene.offences().is_empty(), "silence proves nothing");
+    let served = |node| {
+        let peer = scene.world.peer(node);
+        scene.status().peers.iter().find(|of| of.id == peer).map(|of| of.served_commits)
+    };
+    assert_eq!((served(scene.honest[0]), served(scene.hostile[0])), (Some(200), Some(0)));
+}
+
+#[test]
+fn threat_05_a_trickle_holds_a_request_for_ever() {
+    let lab = lab(64, 1);
+    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::Trickle(4 * SECOND); 2]);
+    let took = scene.reach(5 * MINUTE);
+    // What any request may take at most, and what one more takes.
+    assert!(took <= Config::default().timeout + 5 * SECOND, "{took:?}");
+    assert!(scene.offences().is_empty(), "slowness proves nothing");
+}
+
+#[test]
+fn threat_06_peers_just_above_the_threshold_hold_the_head_of_line() {
+    let lab = big();
+    let honest = honest_time(&lab, small(), 1);
+    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::BytesPerSecond(70_000); 3]);
+    let took = scene.reach(5 * MINUTE);
+    assert!(took <= 5 * honest.max(2 * SECOND), "{took:?}, and {honest:?} without them");
+}
+
+/// Commits of 40 KB.
+fn big() -> Rc<Lab> {
+    lab_of(ChainSpec {
+        commits: 100,
+        blocks_per_commit: 5,
+        payload_bytes: 8_000,
+        committee: 4,
+        epochs: 1,
+        seed: 1,
+    })
+}
+
+#[test]
+fn threat_24_many_identities_fill_all_places() {
+    let lab = lab(64, 1);
+    for manner in [Manner::EmptyAnswers, Manner::LacksBlocks, Manner::Busy, Manner::Resets] {
+        let mut scene = Scene::new(&lab, small(), 1, vec![manner.clone(); 30]);
+        let took = scene.reach(5 * MINUTE);
+        assert!(took <= MINUTE, "{manner:?}: {took:?}");
+    }
+}
+
+#[test]
+fn threat_25_what_is_far_ahead_fills_the_budget_behind_a_gap() {
+    let lab = big();
+    let limits = Limits { max_block_bytes: 16 * 1024, max_blocks_per_commit: 100, ..Limits::default() };
+    let config = Config { limits, max_fetch_response_bytes: 64 * 1024, ..small() };
+    let config = Config { max_buffered_bytes: config.frontier_bytes() * 2, ..config };
+    assert!(config.max_buffered_bytes < 100 * 40_000 / 4, "the chain must not fit");
+    let mut scene = Scene::new(&lab, config.clone(), 0, Vec::new());
+    // They say truly that they have everything but the front of what is missing.
+    let mut pruned = all(&lab);
+    pruned.prune(index(11));
+    for _ in 0..3 {
+        let node = scene.world.add(Config::default(), pruned.clone());
+        scene.world.connect(scene.client, node);
+    }
+    scene.pass(MINUTE);
+    assert_eq!(scene.status().queued.index, index(0), "nobody has the front");
+    assert!(scene.world.traffic(scene.client).fetched_bytes > 0, "nothing was fetched ahead");
+    scene.add_honest();
+    scene.reach(5 * MINUTE);
+    assert!(scene.status().buffered_bytes_peak <= config.max_buffered_bytes);
+}
+
+/// Many clients that begin together are served together, and do not ask in step ever after.
+#[test]
+fn threat_27_all_ask_at_once_and_go_on_asking_at_once() {
+    let lab = lab(64, 1);
+    let mut world = World::new(Pace::default());
+    world.judged_by(lab.chain());
+    let servers: Vec<_> = (0..2).map(|_| world.add(Config::default(), all(&lab))).collect();
+    let clients: Vec<NodeId> = (0..30).map(|_| world.add(Config::default(), first(&lab, 0))).collect();
+    for client in &clients {
+        servers.iter().for_each(|server| world.connect(*client, *server));
+    }
+    let at_tip = |world: &World, node: NodeId| world.machine(node).status().certifiable == tip(&lab);
+    assert!(world.run_until(MINUTE, |world| clients.iter().any(|client| at_tip(world, *client))));
+    let first_done = world.now();
+    assert!(world.run_until(MINUTE, |world| clients.iter().all(|client| at_tip(world, *client))));
+    let last_done = world.now();
+    assert!(last_done.as_micros() <= 5 * first_done.as_micros(), "from {first_done:?} to {last_done:?}");
+
+    // How many polls arrive within the same hundredth of a second, minutes later.
+    world.run_until(3 * MINUTE, |_| false);
+    world.record(servers[0]);
+    world.run_until(MINUTE, |_| false);
+    let arrivals: Vec<_> = world.recorded(servers[0]).iter().map(|(at, _)| at.as_micros() / 10_000).collect();
+    let most = arrivals.iter().map(|slot| arrivals.iter().filter(|other| *other == slot).count()).max();
+    assert!(most <= Some(10), "{most:?} of {} at once", arrivals.len());
+}
+
+#[test]
+fn threat_29_one_honest_peer_among_hostile_ones_is_not_enough() {
+    let lab = lab(64, 2);
+    let honest = honest_time(&lab, small(), 8);
+    // Each of these is a network of its own, and each peer in it does something else.
+    let manners: Vec<_> = Manner::all().into_iter().filter(|manner| !holds_up(manner)).collect();
+    for from in 0..manners.len() {
+        let seven = manners.iter().cycle().skip(from).take(7).cloned().collect();
+        let mut scene = Scene::new(&lab, small(), 1, seven);
+        let took = scene.reach(MINUTE);
+        assert!(took <= 5 * honest, "{took:?} with seven from {from} on, {honest:?} without");
+    }
+}
+
+/// Whether it works by holding a request up; how much time that may cost is another test's matter.
+fn holds_up(manner: &Manner) -> bool {
+    matches!(manner, Manner::Silent | Manner::Trickle(_) | Manner::BytesPerSecond(_))
+}
+
+#[test]
+fn threat_29_all_manners_at_once_keep_a_node_from_the_tip() {
+    let lab = lab(64, 2);
+    let mut scene = Scene::new(&lab, small(), 1, Manner::all());
+    let took = scene.reach(5 * MINUTE);
+    assert!(took <= MINUTE, "{took:?}");
+}
