@@ -9,7 +9,7 @@ use soma_sync_core::{
     config::Limits,
     job::CheckedBlock,
     payload::Payload,
-    types::{AuthorityIndex, CommitIndex, CommitRef, Epoch},
+    types::{AuthorityIndex, BlockRef, CommitIndex, CommitRef, Epoch},
 };
 use std::sync::Arc;
 
@@ -99,23 +99,31 @@ impl Lab {
     /// Blocks that vote for `commit`, each by an authority of `of` and signed with its keys, saying that they are of
     /// epoch `says`. A block for each of `authors`; where one is there twice, its blocks differ.
     pub fn votes(&self, commit: CommitRef, of: Epoch, says: Epoch, authors: &[u32]) -> Vec<Payload> {
-        let Ok(epoch) = u32::try_from(of.get()) else { return Vec::new() };
-        let authorities = Authorities::draw(&self.spec, epoch);
         let vote = |(nth, author): (usize, &u32)| {
-            let author = AuthorityIndex::new(*author);
-            let like = self
-                .block_by(author, says)
-                .or_else(|| self.block_by(author, self.chain.first()?.header.epoch))?;
-            let block = Block {
-                epoch: says,
-                timestamp_ms: like.timestamp_ms.saturating_add(nth as u64),
-                votes: vec![commit],
-                ..like
+            let change = |block: &mut Block| {
+                block.epoch = says;
+                block.timestamp_ms = block.timestamp_ms.saturating_add(nth as u64);
+                block.votes = vec![commit];
             };
-            let (_, bytes) = block.sign(|message| authorities.sign(author, message));
-            Some(Payload::new(bytes))
+            Some(self.block(*author, of, change)?.1)
         };
         authors.iter().enumerate().filter_map(vote).collect()
+    }
+
+    /// A block like one that this author made, changed and then signed with the keys that it has in epoch `of`.
+    pub fn block(
+        &self,
+        author: u32,
+        of: Epoch,
+        change: impl FnOnce(&mut Block),
+    ) -> Option<(BlockRef, Payload)> {
+        let authorities = Authorities::draw(&self.spec, u32::try_from(of.get()).ok()?);
+        let author = AuthorityIndex::new(author);
+        let first_epoch = self.chain.first()?.header.epoch;
+        let mut block = self.block_by(author, of).or_else(|| self.block_by(author, first_epoch))?;
+        change(&mut block);
+        let (reference, bytes) = block.sign(|message| authorities.sign(author, message));
+        Some((reference, Payload::new(bytes)))
     }
 
     /// A vote with a bad signature for what these certify, by an authority that is not among them.
@@ -147,6 +155,7 @@ impl Lab {
         let block = blocks.find(|block| block.reference.author == author && block.epoch_end.is_none())?;
         let view = BlockView::decode(block.payload.bytes(), &Limits::default()).ok()?;
         Some(Block {
+            epoch,
             round: view.round(),
             author,
             timestamp_ms: view.timestamp_ms(),
