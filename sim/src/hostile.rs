@@ -43,6 +43,9 @@ pub enum Manner {
     ForeignChain,
     /// Certifies forged commits with keys of another epoch (threats: 09).
     WrongEpochKeys,
+    /// Certifies forged commits with votes that say that they are of the next epoch, signed with the right keys
+    /// (threats: 09).
+    WrongEpochVotes,
     /// Sends commits of an epoch far away, which nobody signed (threats: 10).
     FarEpoch,
     /// Certifies forged commits with one authority's vote, many times (threats: 11).
@@ -63,6 +66,8 @@ pub enum Manner {
     TooFew,
     /// Sends items in the opposite order (threats: 14).
     Reordered,
+    /// Leaves out the first commit of each answer, so that it begins where nobody asked (threats: 14).
+    OtherStart,
     /// Sends items of another chain (threats: 14).
     ForeignItems,
     /// Sends blocks whose last bit is flipped (threats: 15).
@@ -100,6 +105,7 @@ impl Manner {
             Self::LacksBlocks,
             Self::ForeignChain,
             Self::WrongEpochKeys,
+            Self::WrongEpochVotes,
             Self::FarEpoch,
             Self::DuplicateCertifiers,
             Self::ManyByOneAuthor,
@@ -110,6 +116,7 @@ impl Manner {
             Self::TooMany,
             Self::TooFew,
             Self::Reordered,
+            Self::OtherStart,
             Self::ForeignItems,
             Self::BadBlocks,
             Self::BadCertifier,
@@ -184,13 +191,12 @@ impl Manner {
         let (last, commits) = lab.forged(fetch.start, fetch.end, other_time)?;
         let everyone: Vec<_> = (0..lab.committee()).collect();
         let certifiers = match self {
+            // So far ahead that no authority of the one is in the other.
             Self::WrongEpochKeys => {
-                // So far ahead that no authority of the one is in the other.
                 let other = epoch.saturating_add(u64::from(lab.committee()));
-                // The votes say that they are of the epoch of the keys, or of the commits'.
-                let says = if fetch.start.get().is_multiple_of(2) { other } else { epoch };
-                lab.votes(last, other, says, &everyone)
+                lab.votes(last, other, epoch, &everyone)
             }
+            Self::WrongEpochVotes => lab.votes(last, epoch, epoch.saturating_add(1), &everyone),
             Self::DuplicateCertifiers => {
                 let vote = lab.votes(last, epoch, epoch, &[0]);
                 vote.into_iter().cycle().take(2 * everyone.len()).collect()
@@ -240,6 +246,11 @@ impl Manner {
         let of_blocks = matches!(part, ResponsePart::Blocks { .. });
         if let (Self::BadCertifier, ResponsePart::Commits { certifiers, .. }) = (self, &mut *part) {
             certifiers.extend(lab.bad_certifier(certifiers));
+        }
+        if let (Self::OtherStart, ResponsePart::Commits { commits, .. }) = (self, &mut *part)
+            && commits.len() > 1
+        {
+            commits.remove(0);
         }
         if let (Self::ForeignItems, ResponsePart::Commits { commits, .. }) = (self, &mut *part) {
             let foreign = lab.foreign().iter().map(|made| made.header.payload.clone());

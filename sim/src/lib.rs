@@ -9,6 +9,9 @@
 //! assert!(chain[1].next_committee.is_some());
 //! # Ok::<(), soma_sync_sim::chain::SpecError>(())
 //! ```
+//!
+//! [`world`] has whole networks in virtual time, [`hostile`] what some of their nodes do, and [`oracle`] the judge of
+//! what the others do. `cargo run --release -p soma-sync-sim --example attack_table` prints what attacks cost.
 #![forbid(unsafe_code)]
 
 pub mod chain;

@@ -171,3 +171,17 @@ fn a_node_that_stores_another_chain_is_found_out() {
     world.connect(client, server);
     world.run_until(MINUTE, |_| false);
 }
+
+#[test]
+fn a_slow_disk_and_slow_workers_take_their_time() {
+    let chain = Chain::of(60, 2);
+    let run = |job, store| {
+        let (mut world, client, _) = linked(&chain, JITTERY, 2, 5);
+        world.set_pace(client, Duration::from_millis(job), Duration::from_millis(store));
+        must_reach(&mut world, client, chain.tip());
+        world.now().as_micros() / 1_000
+    };
+    let usual = run(1, 2);
+    assert!(run(500, 2) >= usual + 500, "jobs take no time");
+    assert!(run(1, 1_000) >= 1_000 && run(1, 1_000) > usual, "storing takes no time");
+}

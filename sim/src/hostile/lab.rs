@@ -1,6 +1,7 @@
 //! What colluding peers have to work with: the chain, others like it, and keys.
 
 use crate::chain::{ChainMaker, ChainSpec, MadeCommit, SpecError, authorities::Authorities};
+use blake2::{Blake2b256, Digest};
 use bytes::Bytes;
 use soma_sync_core::{
     block::{Block, BlockView},
@@ -9,7 +10,7 @@ use soma_sync_core::{
     config::Limits,
     job::CheckedBlock,
     payload::Payload,
-    types::{AuthorityIndex, BlockRef, CommitIndex, CommitRef, Epoch},
+    types::{AuthorityIndex, BlockRef, CommitDigest, CommitIndex, CommitRef, Epoch},
 };
 use std::sync::Arc;
 
@@ -96,12 +97,18 @@ impl Lab {
         Some((last?, forged))
     }
 
+    /// What names these bytes as the commit at `index`, whether or not they are one.
+    pub fn name(index: CommitIndex, bytes: &Payload) -> CommitRef {
+        CommitRef { index, digest: CommitDigest::new(Blake2b256::digest(bytes.bytes()).into()) }
+    }
+
     /// Blocks that vote for `commit`, each by an authority of `of` and signed with its keys, saying that they are of
     /// epoch `says`. A block for each of `authors`; where one is there twice, its blocks differ.
     pub fn votes(&self, commit: CommitRef, of: Epoch, says: Epoch, authors: &[u32]) -> Vec<Payload> {
         let vote = |(nth, author): (usize, &u32)| {
             let change = |block: &mut Block| {
                 block.epoch = says;
+                block.ancestors.iter_mut().for_each(|ancestor| ancestor.epoch = says);
                 block.timestamp_ms = block.timestamp_ms.saturating_add(nth as u64);
                 block.votes = vec![commit];
             };

@@ -23,6 +23,7 @@ impl World {
         if let (Event::Broadcasted { through }, Some(oracle)) = (&event, oracle) {
             oracle.delivered(id.0, *through);
         }
+        let is_tick = matches!(event, Event::Tick);
         node.machine.handle(now, event);
         let commands: Vec<_> = std::iter::from_fn(|| node.machine.poll_command()).collect();
         if self.check
@@ -31,6 +32,7 @@ impl World {
             panic!("node {id:?} at {now:?}: {broken}");
         }
         node.most_commands = node.most_commands.max(commands.len());
+        node.note_progress(now, is_tick, commands.len());
         self.history.commands(&commands);
         for command in commands {
             self.carry_out(id, command);

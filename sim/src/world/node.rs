@@ -46,6 +46,9 @@ pub(super) struct Asked {
     pub(super) data: bool,
 }
 
+/// Ticks that may lead to nothing within a second, in a row.
+const MOST_IDLE_TICKS: u32 = 1_000;
+
 /// A node.
 pub(super) struct Node {
     pub(super) peer: PeerId,
@@ -75,6 +78,8 @@ pub(super) struct Node {
     pub(super) issued: Vec<RequestId>,
     pub(super) traffic: Traffic,
     pub(super) events: u64,
+    /// Ticks in a row that led to nothing, and when the first of them was.
+    pub(super) idle_ticks: (u32, Timestamp),
     pub(super) most_commands: usize,
     pub(super) recorded: Option<Vec<(Timestamp, Event)>>,
 }
@@ -112,6 +117,7 @@ impl Node {
             issued: Vec::new(),
             traffic: Traffic::default(),
             events: 0,
+            idle_ticks: (0, Timestamp::ZERO),
             most_commands: 0,
             recorded: None,
         }
@@ -134,6 +140,18 @@ impl Node {
         self.asked.clear();
         self.issued.clear();
         self.links.clear();
+    }
+
+    /// Notes what came of an event.
+    ///
+    /// # Panics
+    ///
+    /// When the machine has itself woken over and over for nothing.
+    pub(super) fn note_progress(&mut self, now: Timestamp, is_tick: bool, commands: usize) {
+        let (count, since) = self.idle_ticks;
+        let goes_on = is_tick && commands == 0 && now.saturating_since(since) < Duration::from_secs(1);
+        self.idle_ticks = if goes_on { (count + 1, since) } else { (0, now) };
+        assert!(self.idle_ticks.0 < MOST_IDLE_TICKS, "{:?} spins: {count} ticks for nothing", self.peer);
     }
 
     /// Requests for commits and blocks in flight to one node, and to all.

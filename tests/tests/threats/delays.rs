@@ -4,7 +4,7 @@ use crate::scene::{MINUTE, SECOND, Scene, all, first, honest_time, index, lab, l
 use soma_sync_core::{Config, config::Limits};
 use soma_sync_sim::{
     chain::ChainSpec,
-    hostile::{Lab, Manner},
+    hostile::{Lab, Manner, misbehave},
     world::{NodeId, Pace, World},
 };
 use std::rc::Rc;
@@ -87,6 +87,29 @@ fn threat_25_what_is_far_ahead_fills_the_budget_behind_a_gap() {
     scene.add_honest();
     scene.reach(5 * MINUTE);
     assert!(scene.status().buffered_bytes_peak <= config.max_buffered_bytes);
+}
+
+/// Requests ahead that nobody answers hold bytes that cannot be taken back; the front has bytes of its own.
+#[test]
+fn threat_25_requests_ahead_that_never_end_keep_the_front_waiting() {
+    let lab = big();
+    let limits = Limits { max_block_bytes: 16 * 1024, max_blocks_per_commit: 100, ..Limits::default() };
+    let config = Config { limits, max_fetch_response_bytes: 64 * 1024, ..small() };
+    let config = Config { max_buffered_bytes: config.frontier_bytes() * 2, ..config };
+    let mut scene = Scene::new(&lab, config, 0, Vec::new());
+    let mut pruned = all(&lab);
+    pruned.prune(index(11));
+    for _ in 0..5 {
+        let node = scene.world.add(Config::default(), pruned.clone());
+        misbehave(&mut scene.world, node, vec![Manner::Silent], &lab);
+        scene.world.connect(scene.client, node);
+    }
+    scene.pass(SECOND);
+    assert!(scene.status().buffered_bytes > 0, "nothing is asked for ahead");
+    scene.add_honest();
+    let client = scene.client;
+    let front = |world: &World| world.store(client).tip().index >= index(10);
+    assert!(scene.world.run_until(2 * SECOND, front), "{:#?}", scene.status());
 }
 
 /// Many clients that begin together are served together, and do not ask in step ever after.

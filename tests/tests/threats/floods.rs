@@ -9,7 +9,7 @@ use soma_sync_core::{
 };
 use soma_sync_sim::{
     hostile::{flood_pushes, flood_requests, keep_reconnecting},
-    world::{NodeId, Pace, World},
+    world::{Link, NodeId, Pace, World},
 };
 use std::time::Duration;
 
@@ -62,6 +62,9 @@ fn beside_flooders(flooders: usize, read: bool) -> (World, NodeId, Vec<NodeId>, 
         let from = world.add(Config::default(), first(&lab, 0));
         world.connect(server, from);
         world.set_reads(from, read);
+        // Over a narrow link an answer takes long.
+        let narrow = Link { bandwidth: 100_000, ..Link::from(Pace::default()) };
+        world.set_link(server, from, narrow);
         let dear = vec![commits(1, 120), blocks(refs.clone())];
         flood_requests(&mut world, from, server, Duration::from_millis(2), dear);
         flooding.push(from);
@@ -87,19 +90,38 @@ fn threat_17_a_flood_of_requests_takes_the_service_of_honest_peers() {
 }
 
 #[test]
-fn threat_18_answers_that_nobody_reads_hold_places_for_ever() {
+fn threat_18_answers_that_nobody_reads_take_the_service_of_honest_peers() {
     let (_, _, _, usual) = beside_flooders(0, true);
-    let (mut world, server, flooding, took) = beside_flooders(10, false);
+    let (world, server, flooding, took) = beside_flooders(10, false);
     assert!(4 * took <= 5 * usual, "{took:?}, and {usual:?} alone");
-    let config = Config::default();
-    let per_peer = config.max_serving_per_peer as usize;
+    let per_peer = Config::default().max_serving_per_peer as usize;
     assert!(world.machine(server).status().serving <= per_peer * flooding.len());
-    // They are given up one by one, and what was read of them by nobody is not sent.
-    for from in &flooding {
-        world.disconnect(server, *from);
+}
+
+#[test]
+fn threat_18_answers_that_nobody_reads_hold_places_for_ever() {
+    let lab = lab(120, 1);
+    let config = Config::default();
+    let mut world = World::new(Pace::default());
+    world.judged_by(lab.chain());
+    let server = world.add(config.clone(), all(&lab));
+    let stranger = world.add(config.clone(), all(&lab));
+    world.set_hostile(stranger);
+    world.connect(server, stranger);
+    world.run_until(SECOND, |_| false);
+    world.set_reads(stranger, false);
+    let before = world.traffic(server);
+    for _ in 0..3 * config.max_serving_per_peer {
+        world.ask(stranger, server, commits(1, 120));
     }
-    world.run_until(config.serve_timeout + SECOND, |_| false);
+    world.run_until(SECOND, |_| false);
+    let serving = world.machine(server).status().serving;
+    assert_eq!(serving, config.max_serving_per_peer as usize);
+    // The connection stands; the answers are given up, and hardly anything was sent of them.
+    world.run_until(config.serve_timeout, |_| false);
     assert_eq!(world.machine(server).status().serving, 0);
+    assert!(world.is_connected(server, stranger));
+    assert_eq!(world.traffic(server).served_bytes, before.served_bytes);
 }
 
 #[test]

@@ -62,8 +62,10 @@ fn forged(manner: &Manner, epochs: u32, offences: &[Offence]) {
 
 #[test]
 fn threat_09_keys_of_another_epoch_certify() {
-    forged(&Manner::WrongEpochKeys, 1, &[Offence::BadCommits]);
-    forged(&Manner::WrongEpochKeys, 4, &[Offence::BadCommits]);
+    for manner in [Manner::WrongEpochKeys, Manner::WrongEpochVotes] {
+        forged(&manner, 1, &[Offence::BadCommits]);
+        forged(&manner, 4, &[Offence::BadCommits]);
+    }
 }
 
 #[test]

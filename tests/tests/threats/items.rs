@@ -8,12 +8,13 @@ use soma_sync_core::{
     event::RequestId,
     payload::Payload,
     request::{Request, RequestFailure, ResponsePart},
+    types::Epoch,
 };
 use soma_sync_sim::{
-    hostile::{Manner, misbehave},
+    hostile::{Lab, Manner, misbehave},
     world::Reply,
 };
-use std::time::Duration;
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 #[test]
 fn threat_12_an_answer_over_its_limits_is_taken() {
@@ -139,6 +140,7 @@ fn threat_14_too_many_reordered_or_foreign_items_are_taken() {
     assert_eq!(on_commits(Manner::TooMany), [Offence::BadCommits]);
     assert_eq!(on_commits(Manner::Reordered), [Offence::BadCommits]);
     assert_eq!(on_commits(Manner::ForeignItems), [Offence::BadCommits]);
+    assert_eq!(on_commits(Manner::OtherStart), [Offence::BadCommits]);
 }
 
 #[test]
@@ -151,6 +153,29 @@ fn threat_15_one_bad_block_spoils_the_good_ones_or_is_charged_to_another() {
     assert_eq!(scene.world.disconnected(scene.client), [(liar, Offence::BadBlock)]);
     let served = scene.status().peers.iter().find(|peer| peer.id == liar).map(|peer| peer.served_bytes);
     assert!(served > Some(0), "what was good of it was not kept");
+}
+
+/// Of one answer with one bad block every other block is kept, those after the bad one too.
+#[test]
+fn threat_15_what_comes_after_a_bad_block_is_fetched_again() {
+    let lab = lab(60, 1);
+    let config = Config { max_requests_per_peer: 1, ..small() };
+    let mut scene = Scene::new(&lab, config, 0, vec![Manner::OneBadBlock]);
+    scene.pass(Duration::from_secs(5));
+    assert_eq!(scene.offences(), [Offence::BadBlock]);
+    let honest = scene.world.add(Config::default(), all(&lab));
+    let asked = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&asked);
+    scene.world.tamper(honest, move |request, reply| {
+        if let Request::Blocks(fetch) = request {
+            counted.set(counted.get() + fetch.refs.len());
+        }
+        reply
+    });
+    scene.world.connect(scene.client, honest);
+    scene.reach(MINUTE);
+    // One request was for twenty, and nineteen of them were good.
+    assert_eq!(asked.get(), 60 * 5 - 19);
 }
 
 #[test]
@@ -176,6 +201,47 @@ fn threat_15_one_bad_certifier_spoils_the_quorum() {
 fn threat_28_a_second_encoding_of_an_object_is_taken() {
     assert_eq!(on_blocks(Manner::TrailingByte), [Offence::BadBlock]);
     assert_eq!(on_commits(Manner::TrailingByte), [Offence::BadCommits]);
+}
+
+/// A digest that the votes name covers whatever follows a commit, and a vote's own is named by nobody: it is the
+/// decoding that must refuse what follows.
+#[test]
+fn threat_28_a_second_encoding_counts_where_no_digest_gives_it_away() {
+    for of_certifiers in [true, false] {
+        let lab = lab(60, 1);
+        let mut scene = Scene::new(&lab, small(), 0, Vec::new());
+        let hostile = scene.world.add(Config::default(), all(&lab));
+        let forger = Rc::clone(&lab);
+        let trailing = |payload: &Payload| {
+            let mut bytes = payload.bytes().to_vec();
+            bytes.push(0);
+            Payload::new(Bytes::from(bytes))
+        };
+        scene.world.tamper(hostile, move |request, reply| {
+            let Request::Commits(fetch) = request else { return reply };
+            let Some((mut last, mut commits)) = forger.forged(fetch.start, fetch.start, |_| {}) else {
+                return reply;
+            };
+            if !of_certifiers {
+                commits = commits.iter().map(trailing).collect();
+                last = Lab::name(fetch.start, &commits[0]);
+            }
+            let mut certifiers = forger.votes(last, Epoch::ZERO, Epoch::ZERO, &[0, 1, 2, 3]);
+            if of_certifiers {
+                certifiers = certifiers.iter().map(trailing).collect();
+            }
+            let buffer_bytes = commits.iter().chain(&certifiers).map(|payload| payload.len() as u64).sum();
+            Reply::Parts(vec![ResponsePart::Commits {
+                commits,
+                certifiers,
+                blocks: Vec::new(),
+                buffer_bytes,
+            }])
+        });
+        scene.world.connect(scene.client, hostile);
+        scene.pass(Duration::from_secs(5));
+        assert_eq!(scene.offences(), [Offence::BadCommits], "of certifiers: {of_certifiers}");
+    }
 }
 
 /// Who behaves up to some commit and then turns is found out then, and what it gave before is kept.
