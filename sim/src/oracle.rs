@@ -142,14 +142,16 @@ impl Oracle {
         panic!("node {node} blames an honest one: {offence}");
     }
 
-    /// A node has so many requests for commits and blocks in flight, to one other and to all.
+    /// A node has so many requests for commits and blocks in flight, to one other and to all, and so many that wait for
+    /// what is to come.
     ///
     /// # Panics
     ///
     /// When it has more than its configuration allows.
-    pub fn in_flight(&self, node: usize, (to_one, to_all): (u32, u32), config: &Config) {
+    pub fn in_flight(&self, node: usize, (to_one, to_all, waiting): (u32, u32, u32), config: &Config) {
         assert!(to_one <= config.max_requests_per_peer, "node {node} has {to_one} requests in flight to one");
         assert!(to_all <= config.max_requests, "node {node} has {to_all} requests in flight");
+        assert!(waiting <= config.follow_requests, "node {node} has {waiting} requests that wait");
     }
 
     /// A node has held so many bytes.

@@ -176,7 +176,8 @@ fn a_node_that_stores_another_chain_is_found_out() {
 fn a_slow_disk_and_slow_workers_take_their_time() {
     let chain = Chain::of(60, 2);
     let run = |job, store| {
-        let (mut world, client, _) = linked(&chain, JITTERY, 2, 5);
+        let clean = Link { loss_per_million: 0, ..JITTERY };
+        let (mut world, client, _) = linked(&chain, clean, 2, 5);
         world.set_pace(client, Duration::from_millis(job), Duration::from_millis(store));
         must_reach(&mut world, client, chain.tip());
         world.now().as_micros() / 1_000

@@ -1,6 +1,9 @@
 //! Handing an event to a machine, and carrying out the commands that come of it.
 
-use super::{NodeId, Occurrence, World, node::Asked};
+use super::{
+    NodeId, Occurrence, World,
+    node::{Asked, Kind},
+};
 use soma_sync_core::{
     Command, Event,
     command::Batch,
@@ -108,28 +111,28 @@ impl World {
     }
 
     fn ask_for_machine(&mut self, id: NodeId, request_id: RequestId, peer: PeerId, request: Request) {
-        let data = match &request {
-            Request::Commits(_) | Request::Blocks(_) => true,
-            Request::CommitInfo(_) | Request::Availability { .. } => false,
+        let kind = match &request {
+            Request::Commits(fetch) if !fetch.wait.is_zero() => Kind::Waiting,
+            Request::Commits(_) | Request::Blocks(_) => Kind::Data,
+            Request::CommitInfo(_) | Request::Availability { .. } => Kind::Other,
             Request::Push { index } => {
                 self.announced(id, *index);
-                false
+                Kind::Other
             }
         };
         let connected = self.node_of(peer).filter(|to| self.nodes[id.0].links.contains(to));
         let node = &mut self.nodes[id.0];
         node.traffic.requests += 1;
-        node.traffic.data_requests += u64::from(data);
+        node.traffic.data_requests += u64::from(kind != Kind::Other);
         node.traffic.block_requests += u64::from(matches!(request, Request::Blocks(_)));
-        node.traffic.waiting_requests +=
-            u64::from(matches!(&request, Request::Commits(fetch) if !fetch.wait.is_zero()));
+        node.traffic.waiting_requests += u64::from(kind == Kind::Waiting);
         node.issued.push(request_id);
         let Some(to) = connected else {
             let lost = Event::RequestFinished { id: request_id, result: Err(RequestFailure::Disconnected) };
             return self.schedule_event(Duration::ZERO, id, lost);
         };
-        node.asked.insert(request_id, Asked { to, data });
-        let in_flight = node.data_in_flight(to);
+        node.asked.insert(request_id, Asked { to, kind });
+        let in_flight = node.in_flight(to);
         if let Some(oracle) = self.oracle.as_mut().filter(|_| !node.hostile) {
             oracle.in_flight(id.0, in_flight, &node.config);
         }

@@ -39,11 +39,22 @@ pub struct Traffic {
     pub refused: u64,
 }
 
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Commits or blocks that there are.
+    Data,
+    /// A commit to come: it may wait at the one who is asked.
+    Waiting,
+    /// Anything else.
+    Other,
+}
+
 /// A request that a node has sent and has not seen the end of.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) to: NodeId,
-    pub(super) data: bool,
+    pub(super) kind: Kind,
 }
 
 /// Ticks that may lead to nothing within a second, in a row.
@@ -154,14 +165,15 @@ impl Node {
         assert!(self.idle_ticks.0 < MOST_IDLE_TICKS, "{:?} spins: {count} ticks for nothing", self.peer);
     }
 
-    /// Requests for commits and blocks in flight to one node, and to all.
-    pub(super) fn data_in_flight(&self, to: NodeId) -> (u32, u32) {
-        let data = self.asked.values().filter(|asked| asked.data);
-        let (mut one, mut all) = (0, 0);
-        for asked in data {
-            all += 1;
-            one += u32::from(asked.to == to);
+    /// Requests for commits and blocks in flight to one node, to all, and those that wait for what is to come.
+    pub(super) fn in_flight(&self, to: NodeId) -> (u32, u32, u32) {
+        let (mut one, mut all, mut waiting) = (0, 0, 0);
+        for asked in self.asked.values() {
+            let is_data = asked.kind == Kind::Data;
+            all += u32::from(is_data);
+            one += u32::from(is_data && asked.to == to);
+            waiting += u32::from(asked.kind == Kind::Waiting);
         }
-        (one, all)
+        (one, all, waiting)
     }
 }

@@ -154,8 +154,17 @@ impl World {
         }
     }
 
-    /// A stream is reset, whoever gave it up.
+    /// A stream is reset, whoever gave it up. A request that has not been answered yet is withdrawn.
     pub(super) fn give_up(&mut self, id: StreamId) {
+        let unanswered = self.nodes().find_map(|server| {
+            let mut inbound = self.nodes[server.0].inbound.iter();
+            let (inbound, _) = inbound.find(|(_, (client, request, _))| (*client, *request) == id)?;
+            Some((server, *inbound))
+        });
+        if let Some((server, inbound)) = unanswered {
+            self.nodes[server.0].inbound.remove(&inbound);
+            self.schedule_event(Duration::ZERO, server, Event::Served { id: inbound, bytes: 0 });
+        }
         if let Some(stream) = self.streams.get(&id) {
             let delay = self.links.delay(stream.server, id.0);
             self.finish(delay, id.0, id.1, Err(RequestFailure::Reset));

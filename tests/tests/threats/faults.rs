@@ -7,7 +7,7 @@ use soma_sync_core::{
 };
 use soma_sync_sim::{
     hostile::Manner,
-    world::{Link, Reply},
+    world::{Link, Reply, World},
 };
 use std::time::Duration;
 
@@ -56,9 +56,7 @@ fn threat_22_a_failing_disk_costs_peers_their_standing() {
     let mut scene = Scene::new(&lab, small(), 2, Vec::new());
     let client = scene.client;
     let at = |index| {
-        move |world: &soma_sync_sim::world::World| {
-            world.machine(client).status().certifiable.index >= crate::scene::index(index)
-        }
+        move |world: &World| world.machine(client).status().certifiable.index >= crate::scene::index(index)
     };
     assert!(scene.world.run_until(MINUTE, at(20)));
     let standing = |scene: &Scene| {
@@ -103,18 +101,17 @@ fn threat_22_our_own_failures_to_ask_cost_peers_their_standing() {
     assert!(took <= 20 * SECOND, "{took:?}");
 }
 
+/// All fail together, so it is ours: all goes on soon after it is back.
 #[test]
-fn threat_22_a_link_of_ours_that_was_down_is_not_recovered_from() {
+fn threat_22_a_link_of_ours_that_was_down_costs_peers_their_standing() {
     let lab = lab(400, 1);
     let mut scene = Scene::new(&lab, small(), 4, Vec::new());
     let client = scene.client;
-    assert!(
-        scene.world.run_until(MINUTE, |world| world.machine(client).status().certifiable.index >= index(20))
-    );
+    let begun = |world: &World| world.machine(client).status().certifiable.index >= index(20);
+    assert!(scene.world.run_until(MINUTE, begun));
     scene.world.isolate(client, true);
     scene.pass(2 * MINUTE);
     scene.world.isolate(client, false);
     let took = scene.reach(5 * MINUTE);
-    assert!(took <= 4 * MINUTE, "{took:?}");
-    assert!(scene.offences().is_empty());
+    assert!(took <= 15 * SECOND, "{took:?}, and {:?} undisturbed", honest_time(&lab, small(), 4));
 }
