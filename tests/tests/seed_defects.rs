@@ -494,12 +494,18 @@ fn seed_defect_25_a_validator_set_that_is_none_crashes_the_node() {
         (_, reply) => reply,
     });
     world.connect(client, server);
-    let stalled = |world: &World| match world.machine(client).status().stall {
-        Some(Stall::InvalidCommittee { epoch, block, .. }) => epoch == Epoch::new(1) && block == bad,
-        _ => false,
+    let told = |world: &World| {
+        let status = world.machine(client).status();
+        // A build that checks BLS signatures finds these wrong first, which is the committee's fault too.
+        if cfg!(feature = "bls") {
+            return matches!(status.halted.as_deref(), Some(Halt::CertifiedInvalid(_)));
+        }
+        matches!(status.stall, Some(Stall::InvalidCommittee { epoch, block, .. })
+            if epoch == Epoch::new(1) && block == bad)
     };
-    assert!(world.run_until(MINUTE, stalled), "{:#?}", world.machine(client).status());
+    assert!(world.run_until(MINUTE, told), "{:#?}", world.machine(client).status());
     assert!(world.disconnected(client).is_empty(), "it is no peer's fault");
-    let stored = |world: &World| world.store(client).tip().index == index(11);
+    let whole = if cfg!(feature = "bls") { index(10) } else { index(11) };
+    let stored = |world: &World| world.store(client).tip().index == whole;
     assert!(world.run_until(MINUTE, stored), "the commit itself is good");
 }
