@@ -131,6 +131,8 @@ pub(crate) enum Link {
 /// Something that a peer failed to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Avoided {
+    /// Until when it is not asked for it at all, and until when only if nobody else can be.
+    at_least_until: Timestamp,
     until: Timestamp,
     /// How often in a row.
     times: u32,
@@ -192,12 +194,17 @@ impl Peer {
         self.link == Link::Checked && now >= self.backoff_until && now >= self.banned_until
     }
 
-    /// Whether it says that it has `start`, and has not just failed to deliver it.
+    /// Whether it says that it has `start`, and has not failed to deliver it lately.
     pub(crate) fn can_serve(&self, start: CommitIndex, now: Timestamp) -> bool {
+        let ready = |avoided: &Avoided| now >= avoided.until;
+        self.can_serve_at_need(start, now) && self.avoided.get(&start).is_none_or(ready)
+    }
+
+    /// The same where nobody else can, for who has failed again and again.
+    pub(crate) fn can_serve_at_need(&self, start: CommitIndex, now: Timestamp) -> bool {
         let claims = self.claim.is_some_and(|claim| claim.lowest <= start && start <= claim.highest);
-        claims
-            && self.is_available(now)
-            && self.avoided.get(&start).is_none_or(|avoided| now >= avoided.until)
+        let rested = |avoided: &Avoided| now >= avoided.at_least_until;
+        claims && self.is_available(now) && self.avoided.get(&start).is_none_or(rested)
     }
 
     /// Whether one more request may be sent to it.
@@ -369,8 +376,9 @@ impl Peer {
             }
         }
         let doubled = 1u32.checked_shl(times.min(AVOID_DOUBLINGS)).unwrap_or(1);
+        let at_least_until = now.saturating_add(config.retry_same_peer_after);
         let until = now.saturating_add(config.retry_same_peer_after.saturating_mul(doubled));
-        self.avoided.insert(start, Avoided { until, times: times.saturating_add(1) });
+        self.avoided.insert(start, Avoided { at_least_until, until, times: times.saturating_add(1) });
     }
 
     /// It did what is provably wrong. For how long it is kept out.
@@ -399,7 +407,8 @@ impl Peer {
         let poll = (!self.poll_in_flight).then_some(self.next_poll);
         let rest = Some(self.backoff_until).filter(|at| *at > now);
         let follow = Some(self.follow_rest_until).filter(|at| *at > now);
-        let avoided = self.avoided.values().map(|avoided| avoided.until).filter(|at| *at > now);
+        let avoided = self.avoided.values().flat_map(|avoided| [avoided.at_least_until, avoided.until]);
+        let avoided = avoided.filter(|at| *at > now);
         rest.into_iter().chain(follow).chain(avoided).chain(poll).min()
     }
 }

@@ -196,11 +196,11 @@ impl View<'_> {
     /// likelier; and now and then any other one, so that a peer can show that it has become better (scheduling: Choice).
     fn choose(&self, start: CommitIndex) -> Option<(PeerId, &Peer)> {
         let share = self.share();
-        let able = self
-            .peers
-            .checked()
-            .filter(|(_, peer)| peer.has_room() && peer.in_flight < share && peer.can_serve(start, self.now));
-        let mut able: Vec<_> = able.collect();
+        let roomy = || self.peers.checked().filter(|(_, peer)| peer.has_room() && peer.in_flight < share);
+        let mut able: Vec<_> = roomy().filter(|(_, peer)| peer.can_serve(start, self.now)).collect();
+        if able.is_empty() && self.tip.next() == Some(start) {
+            able = roomy().filter(|(_, peer)| peer.can_serve_at_need(start, self.now)).collect();
+        }
         if able.len() < 2 {
             return able.pop();
         }
