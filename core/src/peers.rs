@@ -48,6 +48,8 @@ const FOLLOW_REST: Duration = Duration::from_secs(1);
 const FOLLOW_REST_DOUBLINGS: u32 = 10;
 /// How many times as slow as it seemed a peer is taken to be once another had to be asked in its place.
 const OVERTAKEN_FACTOR: u64 = 16;
+/// And one that has not delivered anything yet.
+const UNPROVEN_FACTOR: u64 = 4;
 /// Failed ranges remembered for one peer.
 const MAX_AVOIDED: usize = 64;
 
@@ -237,7 +239,7 @@ impl Peer {
     }
 
     /// Whether it has ever delivered what it was asked for.
-    fn is_proven(&self) -> bool {
+    pub(crate) fn is_proven(&self) -> bool {
         self.delivered > CommitIndex::GENESIS || self.served_bytes > 0
     }
 
@@ -246,7 +248,9 @@ impl Peer {
     pub(crate) fn cost(&self) -> u64 {
         let shortfall = u64::from(DELIVERY_WHOLE.checked_div(self.delivery.max(1)).unwrap_or(DELIVERY_WHOLE));
         let overtaken = if self.overtaken { OVERTAKEN_FACTOR } else { 1 };
-        let each = self.latency_us().saturating_mul(shortfall).saturating_mul(overtaken);
+        let unproven = if self.is_proven() { 1 } else { UNPROVEN_FACTOR };
+        let factors = overtaken.saturating_mul(unproven);
+        let each = self.latency_us().saturating_mul(shortfall).saturating_mul(factors);
         each.saturating_mul(u64::from(self.in_flight).saturating_add(1))
     }
 

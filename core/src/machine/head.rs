@@ -23,6 +23,8 @@ use core::time::Duration;
 /// How long nothing may come for the head of line. Doubled each time that a second peer was asked, and halved with each
 /// commit that was not waited for so long.
 const STALL: Duration = Duration::from_secs(2);
+/// The same where the peer has not delivered anything yet.
+const STALL_UNPROVEN: Duration = Duration::from_millis(500);
 /// How often it is doubled at most.
 const DOUBLINGS_MAX: u32 = 4;
 /// How long, beyond two round trips, an answer may take of which it is known that it could be there.
@@ -157,6 +159,7 @@ impl SyncMachine {
         match (suspect, in_flight.is_follow()) {
             (true, _) => GRACE,
             (false, true) => grace.min(doubled),
+            (false, false) if !known.is_proven() => STALL_UNPROVEN,
             (false, false) => doubled,
         }
     }

@@ -303,9 +303,11 @@ impl SyncMachine {
         self.put_back(id, in_flight);
         let (now, config) = (self.now, &self.config);
         if let (Some(known), Some(start)) = (self.peers.get_mut(&in_flight.peer), start) {
-            known.failed(start, now, config, &mut self.rng);
+            // What nobody has yet, a peer cannot fail to deliver.
             if in_flight.is_follow() {
                 known.follow_failed(now);
+            } else {
+                known.failed(start, now, config, &mut self.rng);
             }
         }
     }
