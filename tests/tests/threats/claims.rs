@@ -1,12 +1,15 @@
 //! What peers say that they have.
 
-use crate::scene::{MINUTE, SECOND, Scene, honest_time, index, lab, small};
+use crate::scene::{MINUTE, SECOND, Scene, all, honest_time, index, lab, small};
 use soma_sync_core::{
     Config,
     command::{Notice, Offence, Stall},
     types::CommitIndex,
 };
-use soma_sync_sim::{hostile::Manner, world::ChainStore};
+use soma_sync_sim::{
+    hostile::{Manner, misbehave},
+    world::ChainStore,
+};
 
 #[test]
 fn threat_01_an_inflated_height_makes_others_ineligible_or_is_believed_for_ever() {
@@ -100,7 +103,7 @@ fn threat_20_what_is_pruned_and_advertised_stalls_the_sync_or_is_reported_falsel
 
     // Where it is true it is said, once, with what is needed and what there is.
     let mut scene = Scene::new(&lab, small(), 0, Vec::new());
-    let mut pruned = crate::scene::all(&lab);
+    let mut pruned = all(&lab);
     pruned.prune(index(50));
     let server = scene.world.add(Config::default(), pruned);
     scene.world.connect(scene.client, server);
@@ -111,4 +114,17 @@ fn threat_20_what_is_pruned_and_advertised_stalls_the_sync_or_is_reported_falsel
     let archive = scene.add_honest();
     scene.reach(MINUTE);
     assert!(scene.world.is_connected(scene.client, archive));
+}
+
+#[test]
+fn threat_02_ranges_of_a_peer_that_lowers_its_height_are_waited_for() {
+    let lab = lab(64, 1);
+    let mut scene = Scene::new(&lab, small(), 1, Vec::new());
+    let hostile = scene.world.add(Config::default(), all(&lab));
+    let manners = vec![Manner::LoweringHeight(index(1)), Manner::Silent];
+    misbehave(&mut scene.world, hostile, manners, &lab);
+    scene.world.connect(scene.client, hostile);
+    let took = scene.reach(MINUTE);
+    // It is polled each second while behind, and says so then.
+    assert!(took <= 2 * SECOND, "{took:?}");
 }

@@ -1,7 +1,7 @@
 //! Peers that are slow on purpose, and peers that are many.
 
 use crate::scene::{MINUTE, SECOND, Scene, all, first, honest_time, index, lab, lab_of, small, tip};
-use soma_sync_core::{Config, config::Limits, request::Request};
+use soma_sync_core::{Config, Event, config::Limits, request::Request};
 use soma_sync_sim::{
     chain::ChainSpec,
     hostile::{Lab, Manner, misbehave},
@@ -22,6 +22,14 @@ fn threat_04_a_silent_peers_requests_are_waited_for_one_after_the_other() {
         scene.status().peers.iter().find(|of| of.id == peer).map(|of| of.served_commits)
     };
     assert_eq!((served(scene.honest[0]), served(scene.hostile[0])), (Some(200), Some(0)));
+}
+
+#[test]
+fn threat_04_many_silent_peers_are_waited_for_one_after_the_other() {
+    let lab = lab(64, 1);
+    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::Silent; 7]);
+    let took = scene.reach(10 * MINUTE);
+    assert!(took <= 30 * SECOND, "{took:?}: a time-out each");
 }
 
 #[test]
@@ -69,6 +77,16 @@ fn threat_24_many_identities_fill_all_places() {
     for manner in [Manner::EmptyAnswers, Manner::LacksBlocks, Manner::Busy, Manner::Resets] {
         let mut scene = Scene::new(&lab, small(), 1, vec![manner.clone(); 30]);
         let took = scene.reach(5 * MINUTE);
+        assert!(took <= MINUTE, "{manner:?}: {took:?}");
+    }
+}
+
+#[test]
+fn threat_24_many_silent_identities_fill_all_places() {
+    let lab = lab(64, 1);
+    for manner in [Manner::Silent, Manner::Trickle(4 * SECOND)] {
+        let mut scene = Scene::new(&lab, small(), 1, vec![manner.clone(); 30]);
+        let took = scene.reach(10 * MINUTE);
         assert!(took <= MINUTE, "{manner:?}: {took:?}");
     }
 }
@@ -160,6 +178,30 @@ fn threat_27_all_ask_at_once_and_some_are_served_last() {
     assert!(world.run_until(MINUTE, |world| clients.iter().all(|client| at_tip(world, *client))));
     let last_done = world.now();
     assert!(last_done.as_micros() <= 5 * first_done.as_micros(), "from {first_done:?} to {last_done:?}");
+}
+
+/// And those that began together do not ask in step ever after.
+#[test]
+fn threat_27_all_go_on_asking_at_once() {
+    let lab = lab(64, 1);
+    let mut world = World::new(Pace::default());
+    world.judged_by(lab.chain());
+    let servers: Vec<_> = (0..2).map(|_| world.add(Config::default(), all(&lab))).collect();
+    let clients: Vec<NodeId> = (0..30).map(|_| world.add(Config::default(), first(&lab, 0))).collect();
+    for client in &clients {
+        servers.iter().for_each(|server| world.connect(*client, *server));
+    }
+    let at_tip = |world: &World, node: NodeId| world.machine(node).status().certifiable == tip(&lab);
+    assert!(world.run_until(MINUTE, |world| clients.iter().all(|client| at_tip(world, *client))));
+    // How many polls arrive within the same hundredth of a second, minutes later.
+    world.run_until(3 * MINUTE, |_| false);
+    world.record(servers[0]);
+    world.run_until(MINUTE, |_| false);
+    let asked = world.recorded(servers[0]).iter();
+    let asked = asked.filter(|(_, event)| matches!(event, Event::RequestReceived { .. }));
+    let arrivals: Vec<_> = asked.map(|(at, _)| at.as_micros() / 10_000).collect();
+    let most = arrivals.iter().map(|slot| arrivals.iter().filter(|other| *other == slot).count()).max();
+    assert!(most <= Some(10), "{most:?} of {} at once", arrivals.len());
 }
 
 #[test]

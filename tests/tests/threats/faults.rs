@@ -39,14 +39,20 @@ fn threat_21_time_outs_are_held_to_be_offences() {
     let lab = lab(200, 1);
     let mut scene = Scene::new(&lab, small(), 1, Vec::new());
     let (server, client) = (scene.honest[0], scene.client);
-    let mut blocked = false;
+    let (mut blocked, mut turns) = (false, 100);
     scene.world.act(Duration::from_millis(50), move |world| {
         blocked = !blocked;
         world.block(server, client, blocked);
+        turns -= 1;
+        if turns == 0 {
+            return None;
+        }
         Some(if blocked { 6 * SECOND } else { Duration::from_millis(300) })
     });
-    scene.reach(60 * MINUTE);
+    scene.pass(6 * MINUTE);
     assert!(scene.status().counters.timeouts > 0, "nothing was late");
+    let took = scene.reach(5 * MINUTE);
+    assert!(took <= 30 * SECOND, "{took:?} after that ended");
     assert!(scene.offences().is_empty());
 }
 
