@@ -128,3 +128,14 @@ fn threat_02_ranges_of_a_peer_that_lowers_its_height_are_waited_for() {
     // It is polled each second while behind, and says so then.
     assert!(took <= 2 * SECOND, "{took:?}");
 }
+
+/// Commits to come are asked for, too. Where a peer that claims the highest index does not bring one of those, its claim
+/// must not be cut to the one before it, which nobody has either.
+#[test]
+fn threat_01_an_inflated_height_keeps_a_node_from_being_synced() {
+    let lab = lab(120, 1);
+    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::InflatedHeight; 3]);
+    scene.reach(MINUTE);
+    scene.pass(MINUTE);
+    assert!(scene.status().synced, "{:#?}", scene.status().peers);
+}

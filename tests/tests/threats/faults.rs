@@ -121,3 +121,19 @@ fn threat_22_a_link_of_ours_that_was_down_costs_peers_their_standing() {
     let took = scene.reach(5 * MINUTE);
     assert!(took <= 15 * SECOND, "{took:?}, and {:?} undisturbed", honest_time(&lab, small(), 4));
 }
+
+/// For six seconds nothing comes from the one server, then for 0.3 s everything does, and so on. In each of these an
+/// answer fits fifteen times over.
+#[test]
+fn threat_21_a_link_that_works_a_twentieth_of_the_time_is_never_used() {
+    let lab = lab(200, 1);
+    let mut scene = Scene::new(&lab, small(), 1, Vec::new());
+    let (server, client) = (scene.honest[0], scene.client);
+    let mut blocked = false;
+    scene.world.act(SECOND / 20, move |world| {
+        blocked = !blocked;
+        world.block(server, client, blocked);
+        Some(if blocked { 6 * SECOND } else { 3 * SECOND / 10 })
+    });
+    scene.reach(60 * MINUTE);
+}
