@@ -2,10 +2,16 @@
 
 use soma_sync_tests::fuzz_machine::{Outcome, machine_inputs, machine_inputs_then_completion, machine_seed};
 
+/// How many times as many sequences are run as in the ordinary test run: `SOMA_SYNC_SEQUENCES_TIMES`.
+fn times() -> u64 {
+    let times = std::env::var("SOMA_SYNC_SEQUENCES_TIMES").ok();
+    times.map_or(1, |times| times.parse().expect("a number of times"))
+}
+
 #[test]
 fn no_sequence_of_events_breaks_an_invariant() {
     let outcomes: Vec<Outcome> =
-        (0..5_000).filter_map(|seed| machine_inputs(&machine_seed(seed, 3_000))).collect();
+        (0..5_000 * times()).filter_map(|seed| machine_inputs(&machine_seed(seed, 3_000))).collect();
     let events: usize = outcomes.iter().map(|outcome| outcome.events).sum();
     let commands = outcomes.iter().map(|outcome| outcome.most_commands).max().unwrap_or(0);
     let count = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
@@ -20,6 +26,8 @@ fn no_sequence_of_events_breaks_an_invariant() {
         ("the machine stalled", count(|outcome| outcome.status.stall.is_some())),
         ("a peer offended", count(|outcome| outcome.status.counters.offences > 0)),
         ("a request timed out", count(|outcome| outcome.status.counters.timeouts > 0)),
+        ("a second peer was asked", count(|outcome| outcome.status.counters.hedges > 0)),
+        ("a request that waited was answered", count(|outcome| outcome.status.counters.followed > 0)),
         ("a worker died", count(|outcome| outcome.status.counters.worker_failures > 0)),
         ("commits were given up to make room", count(|outcome| outcome.status.counters.evicted > 0)),
     ];
@@ -33,7 +41,7 @@ fn no_sequence_of_events_breaks_an_invariant() {
 fn once_faults_stop_one_honest_peer_is_enough_to_reach_its_tip() {
     let (mut runs, mut reached, mut wedges) = (0, 0, Vec::new());
     for len in [60, 150, 400, 1_000, 3_000] {
-        for seed in 0..3_000 {
+        for seed in 0..3_000 * times() {
             let bytes = machine_seed(seed, len);
             match machine_inputs_then_completion(&bytes, false) {
                 None => {}

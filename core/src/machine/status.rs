@@ -96,6 +96,8 @@ pub struct Counters {
     pub stored_blocks: u64,
     /// Requests whose time was up.
     pub timeouts: u64,
+    /// Requests of ours that waited at a peer and brought a commit.
+    pub followed: u64,
     /// Requests for what another peer had been asked for and had not delivered.
     pub hedges: u64,
     /// Completions of what was not outstanding: late, twice, or never asked for.

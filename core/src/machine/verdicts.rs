@@ -159,6 +159,7 @@ impl SyncMachine {
                 self.came_with(peer, buffer, held, blocks);
                 if let Some(known) = self.peers.get_mut(&peer).filter(|_| purpose == Purpose::Follow) {
                     known.follow_succeeded();
+                    self.counters.followed = self.counters.followed.saturating_add(1);
                 }
             }
             CertifyVerdict::OtherEpoch { found } => self.other_epoch(peer, range, epoch, found),
