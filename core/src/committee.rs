@@ -368,11 +368,20 @@ impl fmt::Debug for Committee {
 }
 
 /// Stake of distinct authorities of one committee: each counts once, however often it is added.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StakeTally {
     /// A bit an authority, grown as far as needed; never longer than the committee.
     counted: Vec<u64>,
     stake: Stake,
+}
+
+impl Hash for StakeTally {
+    /// Word by word: slices of integers are hashed as the platform has them.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.counted.len().hash(state);
+        self.counted.iter().for_each(|word| word.hash(state));
+        self.stake.hash(state);
+    }
 }
 
 impl StakeTally {

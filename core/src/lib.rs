@@ -139,6 +139,7 @@ mod rules;
 mod schedule;
 #[cfg(feature = "verify")]
 mod signature;
+pub mod stable_hash;
 pub mod start;
 pub mod time;
 pub mod types;

@@ -1,9 +1,18 @@
 //! The machine's own randomness: jitter and exploration drawn from a seed, the same on every platform and for ever.
 
+use core::hash::{Hash, Hasher};
+
 /// xoshiro256++ by Blackman and Vigna, seeded by the embedder. Not for secrets.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rng {
     state: [u64; 4],
+}
+
+impl Hash for Rng {
+    /// Word by word: slices of integers are hashed as the platform has them.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.state.iter().for_each(|word| word.hash(state));
+    }
 }
 
 impl Rng {

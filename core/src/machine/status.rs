@@ -5,6 +5,7 @@ use crate::{
     command::{Command, Halt, Notice, Offence, Stall},
     ledger::BufferId,
     peers::{Link, Peer},
+    stable_hash::StableHasher,
     time::Timestamp,
     types::{ChainId, CommitIndex, CommitRef, Epoch, PeerId},
     window::Body,
@@ -140,6 +141,14 @@ impl SyncMachine {
             peers: self.peer_statuses(),
             counters: self.counters,
         }
+    }
+
+    /// A hash of the whole state, by which two runs can be compared: machines that were made alike and told the same
+    /// have the same one, whatever the platform, build profile or process. Commands that were not polled are part of
+    /// the state. A payload counts by its length and fingerprint alone ([`Payload`](crate::payload::Payload)). Another
+    /// version of this crate or of the compiler may give another hash. It walks everything: for tests and traces.
+    pub fn state_hash(&self) -> [u8; 32] {
+        StableHasher::hash_of(self)
     }
 
     fn peer_statuses(&self) -> Vec<PeerStatus> {

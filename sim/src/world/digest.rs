@@ -1,9 +1,8 @@
 //! A running hash of everything that happened: equal hashes, equal runs.
 
 use super::NodeId;
-use blake2::{Blake2b256, Digest};
-use soma_sync_core::{Command, Event, Timestamp};
-use std::hash::{Hash, Hasher};
+use soma_sync_core::{Command, Event, Timestamp, stable_hash::StableHasher};
+use std::hash::Hash;
 
 /// The hash of all steps so far, each over the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,44 +20,12 @@ impl History {
     }
 
     fn take(&mut self, what: &(impl Hash + ?Sized)) {
-        let mut hasher = Stable(Blake2b256::new_with_prefix(self.0));
+        let mut hasher = StableHasher::new(&self.0);
         what.hash(&mut hasher);
-        self.0 = hasher.0.finalize().into();
+        self.0 = hasher.finalize();
     }
 
     pub(super) const fn get(self) -> [u8; 32] {
         self.0
-    }
-}
-
-/// Feeds a cryptographic hash, with every number in little-endian order and `usize` as 64 bits, so that the platform
-/// does not matter.
-struct Stable(Blake2b256);
-
-impl Hasher for Stable {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-    fn write_u16(&mut self, number: u16) {
-        self.write(&number.to_le_bytes());
-    }
-    fn write_u32(&mut self, number: u32) {
-        self.write(&number.to_le_bytes());
-    }
-    fn write_u64(&mut self, number: u64) {
-        self.write(&number.to_le_bytes());
-    }
-    fn write_u128(&mut self, number: u128) {
-        self.write(&number.to_le_bytes());
-    }
-    fn write_usize(&mut self, number: usize) {
-        self.write_u64(number as u64);
-    }
-    fn write_isize(&mut self, number: isize) {
-        self.write_u64(number as u64);
-    }
-    /// Nobody asks for it: the hash is taken whole.
-    fn finish(&self) -> u64 {
-        0
     }
 }
