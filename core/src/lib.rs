@@ -132,6 +132,7 @@ mod observe;
 mod parking;
 pub mod payload;
 mod peers;
+mod recent;
 pub mod request;
 mod rng;
 #[cfg(feature = "verify")]

@@ -27,6 +27,7 @@ use crate::{
     ledger::{BufferId, Ledger},
     parking::Parking,
     peers::{Link, PeerBook},
+    recent::Recent,
     rng::Rng,
     start::{Start, Tip},
     time::Timestamp,
@@ -61,6 +62,7 @@ pub struct SyncMachine {
 
     /// The last commit handed to storage: the watermark `queued`.
     tip: Tip,
+    recent: Recent,
     /// The last commit of which storage has said that it is durable.
     durable: CommitIndex,
     /// The last commit that every subscriber has taken.
@@ -133,6 +135,7 @@ impl SyncMachine {
             now,
             rng: Rng::new(seed),
             tip: start.tip,
+            recent: Recent::new(start.tip.reference, start.tip.epoch),
             durable: start.tip.reference.index,
             delivered: start.tip.reference.index,
             lowest_available: start.lowest_available,

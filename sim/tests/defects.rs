@@ -6,7 +6,7 @@ use bytes::Bytes;
 use common::{Chain, MINUTE, certifiable, must_reach, observed, small_requests, world};
 use soma_sync_core::{
     Config, Event,
-    command::Notice,
+    command::{Halt, Notice},
     config::Limits,
     payload::Payload,
     request::{Request, RequestFailure, ResponsePart},
@@ -504,4 +504,84 @@ fn a_worker_that_dies_over_an_observed_commit_does_not_hold_up_those_behind_it()
     machine.handle(world.now(), Event::Verified { id: job.unwrap(), verdict: Verdict::WorkerFailed });
     let next = std::iter::from_fn(|| machine.poll_command()).any(|c| matches!(c, Command::Verify { .. }));
     assert!(next, "commit 1 is never decoded: {:#?}", machine.status());
+}
+
+/// The same committee's other chain.
+fn other_chain(commits: u32) -> Chain {
+    Chain::make(ChainSpec {
+        commits,
+        blocks_per_commit: 5,
+        payload_bytes: 65,
+        committee: 4,
+        epochs: 1,
+        seed: 1,
+    })
+}
+
+/// Of stored commits only the tip was compared with what our own consensus says.
+#[test]
+fn another_commit_of_our_own_far_below_the_tip_is_a_fork() {
+    let (chain, other) = (Chain::of(40, 1), other_chain(40));
+    let (mut world, client, _) = world(&chain, Config::default(), 0, 0);
+    for made in &chain.commits {
+        world.inject(client, observed(made));
+    }
+    assert!(world.run_until(MINUTE, |world| world.store(client).tip() == chain.tip()));
+    for made in &chain.commits {
+        world.inject(client, observed(made));
+    }
+    world.run_until(MINUTE, |_| false);
+    let status = world.machine(client).status();
+    assert_eq!((status.halted, status.queued), (None, chain.tip()), "what is here already is no news");
+    world.inject(client, observed(&other.commits[6]));
+    assert!(world.run_until(MINUTE, |world| world.machine(client).status().halted.is_some()));
+    let (ours, theirs) = (&chain.commits[6].header, &other.commits[6].header);
+    let expected = Halt::Fork {
+        index: CommitIndex::new(7),
+        ours: ours.reference,
+        theirs: theirs.reference,
+        evidence: Box::new(theirs.clone()),
+    };
+    assert_eq!(world.machine(client).status().halted, Some(Box::new(expected)));
+}
+
+/// A client that has an answer about commits `start..` of a server with this chain under verification, while its own
+/// consensus has gone on to commit 40 of ours.
+fn with_late_answer(ours: &Chain, theirs: &Chain, start: u32) -> soma_sync_core::SyncMachine {
+    let mut world = World::new(Pace { job: Duration::from_millis(200), ..Pace::default() });
+    let config = Config { commit_sync_batch_size: 10, ..Config::default() };
+    let client = world.add(config, ours.first(0));
+    let server = world.add(Config::default(), theirs.all());
+    world.tamper(server, move |request, reply| match request {
+        Request::Commits(fetch) if fetch.start != CommitIndex::new(start) => Reply::Stuck(Vec::new()),
+        _ => reply,
+    });
+    world.connect(client, server);
+    assert!(world.run_until(MINUTE, |world| world.machine(client).status().jobs_running > 0));
+    drive_past(&world, client, ours, 40)
+}
+
+/// Of stored commits only the tip was compared with what a quorum voted for.
+#[test]
+fn a_certified_commit_far_below_the_tip_is_a_fork() {
+    let (chain, other) = (Chain::of(60, 1), other_chain(60));
+    let halted = with_late_answer(&chain, &other, 11).status().halted;
+    let (ours, theirs) = (&chain.commits[10].header, &other.commits[10].header);
+    let expected = Halt::Fork {
+        index: CommitIndex::new(11),
+        ours: ours.reference,
+        theirs: theirs.reference,
+        evidence: Box::new(theirs.clone()),
+    };
+    assert_eq!(halted, Some(Box::new(expected)));
+    let same = with_late_answer(&chain, &chain, 11).status();
+    assert_eq!((same.halted, same.counters.offences), (None, 0), "what is here already is no news");
+}
+
+/// Keys of an epoch that is over certify what they like about the next: that is no fork.
+#[test]
+fn commits_signed_with_keys_of_an_epoch_that_is_over_do_not_halt_a_node() {
+    let (chain, longer_epoch) = (Chain::of(60, 6), Chain::of(60, 1));
+    let status = with_late_answer(&chain, &longer_epoch, 11).status();
+    assert_eq!((status.halted, status.queued.index), (None, CommitIndex::new(40)));
 }

@@ -7,6 +7,7 @@ use crate::{
     committee::Committee,
     job::{CheckedBlock, CommitHeader, EpochEnd},
     ledger::BufferId,
+    recent::Recent,
     start::{Start, Tip},
     types::{BlockRef, CommitIndex, CommitRange, CommitRef},
     verified::Verified,
@@ -75,6 +76,7 @@ impl SyncMachine {
             epoch: body.header.epoch,
             ends_epoch: body.epoch_end().is_some(),
         };
+        self.recent.push(self.tip.reference, self.tip.epoch);
         self.epoch_ended(draft, body.epoch_end());
         draft.batch_bytes =
             draft.batch_bytes.saturating_add(u64::try_from(body.header.payload.len()).unwrap_or(u64::MAX));
@@ -234,6 +236,7 @@ impl SyncMachine {
             self.release(outstanding.buffers);
         }
         self.tip = start.tip;
+        self.recent = Recent::new(start.tip.reference, start.tip.epoch);
         self.durable = start.tip.reference.index;
         self.delivered = self.delivered.min(self.durable);
         self.lowest_available = start.lowest_available;

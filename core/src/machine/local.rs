@@ -131,16 +131,16 @@ impl SyncMachine {
             return;
         }
         let index = commit.reference.index;
-        let tip = self.tip.reference;
-        let below = self.window.complete_through(tip.index);
+        let tip = self.tip.reference.index;
+        let below = self.window.complete_through(tip);
         let follows = below.next().is_some_and(|next| index <= next);
-        if index < tip.index || !follows || index > tip.index.saturating_add(self.config.look_ahead_commits) {
+        if !follows || index > tip.saturating_add(self.config.look_ahead_commits) {
             return;
         }
         if let Err(halt) = self.check_observed(&commit) {
             return self.halt(halt);
         }
-        if index == tip.index {
+        if index <= tip {
             return;
         }
         if self.window.body(index).is_none() {
@@ -152,28 +152,31 @@ impl SyncMachine {
         self.fill(index, blocks, buffer);
     }
 
-    /// Whether a commit of our own agrees with what is here; `Err` where it is a fork.
+    /// Whether a commit of our own agrees with what is here; `Err` where it is a fork. Stored commits are compared as
+    /// far as they are remembered, 1,024 deep.
     fn check_observed(&self, commit: &Verified<CommitHeader>) -> Result<(), Halt> {
         self.check_pinned(commit.reference)?;
         let CommitRef { index, digest } = commit.reference;
         let fork = |ours: CommitRef, theirs: CommitRef| {
             Err(Halt::Fork { index: ours.index, ours, theirs, evidence: Box::new((**commit).clone()) })
         };
-        let at = |index: CommitIndex| match self.tip.reference {
-            tip if tip.index == index => Some(tip),
-            _ => self.window.body(index).map(|body| body.header.reference),
-        };
-        if let Some(ours) = at(index)
+        if let Some(ours) = self.ours_at(index)
             && ours.digest != digest
         {
             return fork(ours, commit.reference);
         }
-        match index.previous().and_then(at) {
+        match index.previous().and_then(|below| self.ours_at(below)) {
             Some(below) if below.digest != commit.previous => {
                 fork(below, CommitRef { index: below.index, digest: commit.previous })
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// The commit of our chain at an index: handed to storage lately, or ahead of the tip.
+    pub(super) fn ours_at(&self, index: CommitIndex) -> Option<CommitRef> {
+        let ahead = || self.window.body(index).map(|body| body.header.reference);
+        self.recent.get(index).map(|(ours, _)| ours).or_else(ahead)
     }
 
     /// Puts blocks of our own into a commit wherever they have not come yet.

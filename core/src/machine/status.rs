@@ -252,6 +252,7 @@ impl SyncMachine {
         self.votes.check_invariants()?;
         self.parking.check_invariants()?;
         self.check_requests()?;
+        self.recent.check_invariants(self.tip.reference)?;
         self.check_watermarks()?;
         self.check_liveness()
     }

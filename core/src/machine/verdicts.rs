@@ -302,7 +302,7 @@ impl SyncMachine {
     /// Whether a certified commit is to go into the window; `Err` where it proves a fork.
     fn admit(&self, header: &Verified<CommitHeader>) -> Result<bool, Halt> {
         let CommitRef { index, digest } = header.reference;
-        let tip = self.tip.reference;
+        let tip = self.tip.reference.index;
         self.check_pinned(header.reference)?;
         let fork = |ours: CommitRef, theirs: CommitRef| Halt::Fork {
             index: ours.index,
@@ -310,27 +310,16 @@ impl SyncMachine {
             theirs,
             evidence: Box::new((**header).clone()),
         };
-        // At the index itself: what is here must be the same.
-        let ours = if index == tip.index {
-            Some(tip)
-        } else {
-            self.window.body(index).map(|body| body.header.reference)
-        };
-        if let Some(ours) = ours {
-            return if ours.digest == digest { Ok(false) } else { Err(fork(ours, header.reference)) };
+        // At the index itself: what is here must be the same. What is stored is compared as far as it is remembered.
+        if let Some(ours) = self.ours_at(index).filter(|ours| ours.digest != digest) {
+            return if self.is_of_epoch_over(header) { Ok(false) } else { Err(fork(ours, header.reference)) };
         }
-        if index < tip.index || index > tip.index.saturating_add(self.config.look_ahead_commits) {
+        let beyond = index > tip.saturating_add(self.config.look_ahead_commits);
+        if index <= tip || beyond || self.window.body(index).is_some() {
             return Ok(false);
         }
         // Below it: the commit that it follows must be the one that is there.
-        let below = index.previous().and_then(|below| {
-            if below == tip.index {
-                Some(tip)
-            } else {
-                self.window.body(below).map(|body| body.header.reference)
-            }
-        });
-        if let Some(ours) = below
+        if let Some(ours) = index.previous().and_then(|below| self.ours_at(below))
             && ours.digest != header.previous
             && !self.follows_wrong_epoch(header)
         {
@@ -344,6 +333,14 @@ impl SyncMachine {
             return Err(fork(ours, header.reference));
         }
         Ok(true)
+    }
+
+    /// Whether our stored commit at its index is of a later epoch. Then it is no evidence of a fork: keys of an epoch
+    /// that is over prove nothing about the next.
+    fn is_of_epoch_over(&self, header: &CommitHeader) -> bool {
+        let index = header.reference.index;
+        let stored = self.recent.get(index).filter(|_| index <= self.tip.reference.index);
+        stored.is_some_and(|(_, epoch)| header.epoch < epoch)
     }
 
     /// Whether the commit is of an epoch that is proven not to follow; then it is its sender's offence when its turn
