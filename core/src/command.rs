@@ -46,8 +46,8 @@ pub enum Command {
         /// The batch.
         batch: Arc<Batch>,
     },
-    /// Hand these commits to every subscriber, in order. They are durable. Completed by
-    /// [`Broadcasted`](crate::Event::Broadcasted).
+    /// Hand these commits to every subscriber, in order. They are durable, and follow the last ones that were handed
+    /// out: none comes twice, whatever storage loses. Completed by [`Broadcasted`](crate::Event::Broadcasted).
     Broadcast {
         /// The commits.
         range: CommitRange,
@@ -254,6 +254,15 @@ pub enum Halt {
         theirs: CommitRef,
         /// The certified commit that names or is the other one.
         evidence: Box<CommitHeader>,
+    },
+    /// The store was opened again, and holds another commit where our chain has one: it is the store of somebody whom a
+    /// fork has led elsewhere, or damaged. What is not stored yet is not handed to it.
+    #[error("the reopened store holds {stored:?} where our chain has {ours:?}")]
+    StoreContradicted {
+        /// The commit that we had stored or were storing.
+        ours: CommitRef,
+        /// The one that the store ends at.
+        stored: CommitRef,
     },
     /// A certified commit contradicts one that the operator pinned.
     #[error("certified {certified} contradicts the pinned {pinned}")]

@@ -65,6 +65,9 @@ pub struct SyncMachine {
     recent: Recent,
     /// The last commit of which storage has said that it is durable.
     durable: CommitIndex,
+    /// The last commit that was handed to subscribers. A store that is opened again as an older copy of itself does not
+    /// take it back.
+    broadcast: CommitIndex,
     /// The last commit that every subscriber has taken.
     delivered: CommitIndex,
     lowest_available: CommitIndex,
@@ -137,6 +140,7 @@ impl SyncMachine {
             tip: start.tip,
             recent: Recent::new(start.tip.reference, start.tip.epoch),
             durable: start.tip.reference.index,
+            broadcast: start.tip.reference.index,
             delivered: start.tip.reference.index,
             lowest_available: start.lowest_available,
             votes: VoteBook::new(start.certifiable, config.look_ahead_commits),
@@ -198,7 +202,9 @@ impl SyncMachine {
             Event::StoreFailed { from: _ } => self.store_failed = true,
             Event::StoreReopened { start } => self.store_reopened(&start),
             Event::Pruned { lowest } => self.lowest_available = self.lowest_available.max(lowest),
-            Event::Broadcasted { through } => self.delivered = self.delivered.max(through.min(self.durable)),
+            Event::Broadcasted { through } => {
+                self.delivered = self.delivered.max(through.min(self.broadcast))
+            }
             Event::Served { id, bytes } => self.served(id, bytes),
         }
         self.advance();

@@ -171,7 +171,7 @@ impl<S: Store> Hub<S> {
     }
 
     /// How far the chain is released.
-    pub(crate) fn released(&self) -> CommitIndex {
+    fn released(&self) -> CommitIndex {
         *self.places.released.borrow()
     }
 
@@ -197,7 +197,7 @@ impl<S: Store> Hub<S> {
     }
 
     /// Where every live subscriber is at least: as far as the chain is released, where there is none.
-    pub(crate) fn delivered(&self) -> CommitIndex {
+    fn delivered(&self) -> CommitIndex {
         let released = self.released();
         self.places.lock().slowest().map_or(released, |slowest| slowest.min(released))
     }

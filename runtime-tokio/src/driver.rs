@@ -22,7 +22,7 @@ use soma_sync_core::{
     event::{Event, InboundId, RequestId},
     job::Verdict,
     request::{Request, RequestFailure},
-    types::{CommitRange, PeerId},
+    types::PeerId,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -203,7 +203,7 @@ impl<S: Store, T: Transport> Driver<S, T> {
                 }
             }
             Command::StoreBatch { batch } => self.writer.apply(batch),
-            Command::Broadcast { range } => self.broadcast(range),
+            Command::Broadcast { range } => self.hub.release(range.end()),
             Command::Respond { id, response } => self.reply(id, Reply::Respond(response)),
             Command::Refuse { id, reason } => self.reply(id, Reply::Refuse(reason)),
             Command::Serve { id, plan, deadline } => {
@@ -226,16 +226,6 @@ impl<S: Store, T: Transport> Driver<S, T> {
             let _ = mailbox.send(Input::Event(Event::RequestFinished { id, result })).await;
         });
         self.work.requests.insert(id, Outbound(task.abort_handle()));
-    }
-
-    fn broadcast(&mut self, range: CommitRange) {
-        // A store that was opened again as an older copy of itself goes through the same commits once more:
-        // subscribers have had them, and nothing further would be said of them.
-        if range.end() <= self.hub.released() {
-            let through = self.hub.delivered().min(range.end());
-            self.work.events.push_back(Event::Broadcasted { through });
-        }
-        self.hub.release(range.end());
     }
 
     fn reply(&mut self, id: InboundId, reply: Reply) {

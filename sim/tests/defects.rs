@@ -5,9 +5,10 @@ mod common;
 use bytes::Bytes;
 use common::{Chain, MINUTE, certifiable, must_reach, observed, small_requests, world};
 use soma_sync_core::{
-    Config, Event,
+    Command, Config, Event, SyncMachine, Timestamp,
     command::{Halt, Notice},
     config::Limits,
+    job::Verdict,
     payload::Payload,
     request::{Request, RequestFailure, ResponsePart},
     types::{CommitDigest, CommitIndex, CommitRef},
@@ -424,8 +425,7 @@ fn an_honest_answer_about_what_is_stored_already_is_no_offence() {
 
 /// Runs a machine by hand: our own consensus makes commits up to `tip` while the certifying jobs that it has handed
 /// out take long, and then they are done too. Storage and consumers are quick.
-fn drive_past(world: &World, node: NodeId, chain: &Chain, tip: u32) -> soma_sync_core::SyncMachine {
-    use soma_sync_core::Command;
+fn drive_past(world: &World, node: NodeId, chain: &Chain, tip: u32) -> SyncMachine {
     let mut machine = world.machine(node).clone();
     let now = world.now();
     let jobs = world.pending_verdicts(node);
@@ -456,8 +456,7 @@ fn drive_past(world: &World, node: NodeId, chain: &Chain, tip: u32) -> soma_sync
 }
 
 /// Whether the machine asks for commits within a minute of nothing else happening but polls answered.
-fn asks(mut machine: soma_sync_core::SyncMachine, mut now: soma_sync_core::Timestamp) -> bool {
-    use soma_sync_core::Command;
+fn asks(mut machine: SyncMachine, mut now: Timestamp) -> bool {
     let end = now.saturating_add(MINUTE);
     let mut events = std::collections::VecDeque::new();
     while now < end {
@@ -488,7 +487,6 @@ fn asks(mut machine: soma_sync_core::SyncMachine, mut now: soma_sync_core::Times
 /// A worker that dies over a commit of our own keeps those that wait behind it waiting.
 #[test]
 fn a_worker_that_dies_over_an_observed_commit_does_not_hold_up_those_behind_it() {
-    use soma_sync_core::{Command, job::Verdict};
     let chain = Chain::of(3, 1);
     let (world, client, _) = world(&chain, Config::default(), 0, 0);
     let mut machine = world.machine(client).clone();
@@ -547,7 +545,7 @@ fn another_commit_of_our_own_far_below_the_tip_is_a_fork() {
 
 /// A client that has an answer about commits `start..` of a server with this chain under verification, while its own
 /// consensus has gone on to commit 40 of ours.
-fn with_late_answer(ours: &Chain, theirs: &Chain, start: u32) -> soma_sync_core::SyncMachine {
+fn with_late_answer(ours: &Chain, theirs: &Chain, start: u32) -> SyncMachine {
     let mut world = World::new(Pace { job: Duration::from_millis(200), ..Pace::default() });
     let config = Config { commit_sync_batch_size: 10, ..Config::default() };
     let client = world.add(config, ours.first(0));
@@ -584,4 +582,87 @@ fn commits_signed_with_keys_of_an_epoch_that_is_over_do_not_halt_a_node() {
     let (chain, longer_epoch) = (Chain::of(60, 6), Chain::of(60, 1));
     let status = with_late_answer(&chain, &longer_epoch, 11).status();
     assert_eq!((status.halted, status.queued.index), (None, CommitIndex::new(40)));
+}
+
+/// Runs a machine by hand, with workers, storage and consumers that are done at once. What it hands to consumers.
+fn broadcasts(machine: &mut SyncMachine, events: impl IntoIterator<Item = Event>) -> Vec<(u32, u32)> {
+    let mut events: std::collections::VecDeque<Event> = events.into_iter().collect();
+    let mut ranges = Vec::new();
+    while let Some(event) = events.pop_front() {
+        machine.handle(Timestamp::from_micros(1), event);
+        while let Some(command) = machine.poll_command() {
+            match command {
+                Command::Verify { id, job } => {
+                    events.push_front(Event::Verified { id, verdict: job.run([0; 32]) });
+                }
+                Command::StoreBatch { batch } => events.push_front(Event::Stored { through: batch.id }),
+                Command::Broadcast { range } => {
+                    ranges.push((range.start().get(), range.end().get()));
+                    events.push_front(Event::Broadcasted { through: range.end() });
+                }
+                _ => {}
+            }
+        }
+        machine.check_invariants().unwrap();
+    }
+    ranges
+}
+
+/// A machine whose own consensus has made the first 20 commits of a chain, all stored and taken by consumers.
+fn at_commit_20(chain: &Chain) -> SyncMachine {
+    let start = chain.first(0).start();
+    let mut machine = SyncMachine::new(Config::default(), start, Timestamp::ZERO, [7; 32]).unwrap();
+    broadcasts(&mut machine, chain.commits[..20].iter().map(observed));
+    assert_eq!(machine.status().delivered, CommitIndex::new(20));
+    machine
+}
+
+/// The store was opened again, and this is what it holds.
+fn reopened(chain: &Chain, held: u32) -> Event {
+    Event::StoreReopened { start: Box::new(chain.first(held).start()) }
+}
+
+/// A store that is opened again as an older copy of itself makes consumers take the same commits once more.
+#[test]
+fn a_rewound_store_does_not_make_consumers_take_commits_twice() {
+    let chain = Chain::of(25, 1);
+    let mut machine = at_commit_20(&chain);
+    assert_eq!(broadcasts(&mut machine, [reopened(&chain, 12)]), []);
+    let status = machine.status();
+    let at = [status.queued.index, status.durable, status.delivered].map(CommitIndex::get);
+    assert_eq!((at, status.halted), ([12, 12, 20], None));
+    let again = broadcasts(&mut machine, chain.commits[12..].iter().map(observed));
+    let commits: Vec<u32> = again.into_iter().flat_map(|(start, end)| start..=end).collect();
+    assert_eq!(commits, [21, 22, 23, 24, 25]);
+    assert_eq!(machine.status().delivered, CommitIndex::new(25));
+}
+
+/// After a rewind another chain is gone on with than the one that consumers have had.
+#[test]
+fn a_rewound_store_does_not_make_what_consumers_have_had_forgotten() {
+    let (chain, other) = (Chain::of(25, 1), other_chain(25));
+    let mut machine = at_commit_20(&chain);
+    broadcasts(&mut machine, [reopened(&chain, 0)]);
+    assert_eq!(broadcasts(&mut machine, [observed(&other.commits[0])]), []);
+    let halted = machine.status().halted.map(|halted| *halted);
+    let ours = chain.commits[0].header.reference;
+    assert!(matches!(halted, Some(Halt::Fork { ours: at, .. }) if at == ours), "{halted:?}");
+}
+
+/// A reopened store whose last commit has the index of our last durable one and another digest passes for ours.
+#[test]
+fn a_reopened_store_with_another_chain_is_not_gone_on_with() {
+    let (chain, other) = (Chain::of(25, 1), other_chain(25));
+    for held in [20, 7] {
+        let mut machine = at_commit_20(&chain);
+        machine.handle(Timestamp::from_micros(2), reopened(&other, held));
+        let at = held as usize - 1;
+        let (ours, stored) = (chain.commits[at].header.reference, other.commits[at].header.reference);
+        let expected = Halt::StoreContradicted { ours, stored };
+        assert_eq!(machine.status().halted, Some(Box::new(expected)));
+        machine.check_invariants().unwrap();
+    }
+    let mut machine = at_commit_20(&chain);
+    broadcasts(&mut machine, [reopened(&chain, 20)]);
+    assert_eq!((machine.status().halted, machine.status().durable), (None, CommitIndex::new(20)));
 }

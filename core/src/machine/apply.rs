@@ -175,14 +175,19 @@ impl SyncMachine {
 
     /// Everything up to this batch is durable.
     pub(super) fn stored(&mut self, through: BatchId) {
-        let before = self.durable;
         while let Some(first) = self.outstanding.front()
             && first.batch.id <= through
             && let Some(done) = self.outstanding.pop_front()
         {
             self.settle(done);
         }
-        if let Some(range) = before.next().and_then(|first| CommitRange::new(first, self.durable)) {
+        self.hand_out();
+    }
+
+    /// Hands to subscribers what is durable and was not handed out before.
+    fn hand_out(&mut self) {
+        if let Some(range) = self.broadcast.next().and_then(|first| CommitRange::new(first, self.durable)) {
+            self.broadcast = self.durable;
             self.push(Command::Broadcast { range });
         }
     }
@@ -203,10 +208,17 @@ impl SyncMachine {
             self.counters.stored_blocks.saturating_add(u64::try_from(batch.blocks.len()).unwrap_or(u64::MAX));
     }
 
-    /// The store works again, and holds this.
+    /// The store works again, and holds this. Where it ends at another commit than our chain has there, as far as that is
+    /// known, nothing goes on: consumers may have had ours, what follows the other one does not follow it, and of two
+    /// certified chains none is picked (protocol: Forks).
     pub(super) fn store_reopened(&mut self, start: &Start) {
         if start.chain_id != self.chain_id || super::check_start(start).is_err() {
             return;
+        }
+        let stored = start.tip.reference;
+        if let Some(ours) = self.handed_over(stored.index).filter(|ours| *ours != stored) {
+            self.store_failed = true;
+            return self.halt(Halt::StoreContradicted { ours, stored });
         }
         self.store_failed = false;
         let known = |outstanding: &Outstanding| outstanding.tip.reference == start.tip.reference;
@@ -228,7 +240,18 @@ impl SyncMachine {
         }
     }
 
-    /// The store holds something else than we knew of, an older copy perhaps: everything begins again from there.
+    /// The commit of our chain at an index, if it was handed to storage lately or is the last durable one.
+    fn handed_over(&self, index: CommitIndex) -> Option<CommitRef> {
+        let recent = self.recent.get(index).map(|(ours, _)| ours);
+        recent.or_else(|| {
+            // What is not durable yet may reach further back than what is remembered.
+            let above = self.outstanding.iter().find_map(|outstanding| outstanding.batch.commits.first())?;
+            (index == self.durable).then_some(CommitRef { index, digest: above.previous })
+        })
+    }
+
+    /// The store holds something else than we knew of, an older copy perhaps: everything begins again from there. What
+    /// is remembered of our chain above is held against what comes, since consumers have had it.
     fn rewind(&mut self, start: &Start) {
         self.abandon_data_requests();
         self.drop_window();
@@ -236,17 +259,19 @@ impl SyncMachine {
             self.release(outstanding.buffers);
         }
         self.tip = start.tip;
-        self.recent = Recent::new(start.tip.reference, start.tip.epoch);
+        if self.recent.get(start.tip.reference.index).is_none() {
+            self.recent = Recent::new(start.tip.reference, start.tip.epoch);
+        }
         self.durable = start.tip.reference.index;
-        self.delivered = self.delivered.min(self.durable);
         self.lowest_available = start.lowest_available;
         self.votes = VoteBook::new(start.certifiable, self.config.look_ahead_commits);
         self.committees.clear();
         self.invalid_committee = None;
         self.enlarged = None;
         self.adopt(start);
-        if let Err(halt) = self.check_pinned(start.tip.reference) {
-            self.halt(halt);
+        match self.check_pinned(start.tip.reference) {
+            Ok(()) => self.hand_out(),
+            Err(halt) => self.halt(halt),
         }
     }
 

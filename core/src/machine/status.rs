@@ -27,7 +27,8 @@ pub struct Status {
     pub durable: CommitIndex,
     /// The highest durable commit that we can certify to others.
     pub certifiable: CommitRef,
-    /// The last commit that every subscriber has taken.
+    /// The last commit that every subscriber has taken. Above `durable` where the store was opened again as an older copy
+    /// of itself.
     pub delivered: CommitIndex,
     /// The lowest commit that is still stored.
     pub lowest_available: CommitIndex,
@@ -292,7 +293,8 @@ impl SyncMachine {
         let max_parked = usize::try_from(self.config.max_parked).unwrap_or(usize::MAX);
         match () {
             () if self.certifiable().index > self.durable => Err("certifiable is above durable"),
-            () if self.delivered > self.durable => Err("delivered is above durable"),
+            () if self.delivered > self.broadcast => Err("delivered is above what was handed out"),
+            () if self.durable > self.broadcast => Err("durable is above what was handed out"),
             () if self.durable > self.tip.reference.index => Err("durable is above queued"),
             () if self.serving.len() > max_serving => Err("too many requests are served"),
             () if self.parking.len() > max_parked => Err("too many requests wait"),
