@@ -195,6 +195,12 @@ pub enum Notice {
     },
     /// A commit from our own consensus was not taken, because it does not hang together.
     ObservedRefused(crate::job::ObserveError),
+    /// A commit from our own consensus was not taken, because a worker died over it each time that it was tried. Peers
+    /// will have it; else it has to be handed in again.
+    ObservedLost {
+        /// How many workers died.
+        failures: u32,
+    },
     /// The machine applies nothing more. It still serves what is stored.
     Halted(Box<Halt>),
 }

@@ -383,7 +383,8 @@ impl JobRecord {
     fn buffers(&self) -> impl Iterator<Item = BufferId> {
         let (one, many) = match self {
             Self::Certify(record) => (Some(record.buffer), None),
-            Self::Observe { buffer } | Self::Votes { buffer } => (Some(*buffer), None),
+            Self::Observe(record) => (Some(record.buffer), None),
+            Self::Votes { buffer } => (Some(*buffer), None),
             Self::Check(record) => (None, Some(core::iter::repeat_n(record.buffer, record.slots.len()))),
         };
         one.into_iter().chain(many.into_iter().flatten())

@@ -254,6 +254,9 @@ impl<S: Store, T: Transport> Driver<S, T> {
             Notice::Resumed => tracing::info!("resumed"),
             Notice::CommitteeWanted { epoch } => tracing::warn!("the committee of epoch {epoch} is wanted"),
             Notice::ObservedRefused(error) => tracing::error!("not taken from consensus: {error}"),
+            Notice::ObservedLost { failures } => {
+                tracing::error!("not taken from consensus: {failures} workers died over it");
+            }
             Notice::Halted(halt) => tracing::error!("halted: {halt}"),
         }
         // Nobody may be listening.

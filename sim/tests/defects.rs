@@ -8,7 +8,8 @@ use soma_sync_core::{
     Command, Config, Event, SyncMachine, Timestamp,
     command::{Halt, Notice},
     config::Limits,
-    job::Verdict,
+    event::JobId,
+    job::{Job, Verdict},
     payload::Payload,
     request::{Request, RequestFailure, ResponsePart},
     types::{CommitDigest, CommitIndex, CommitRef},
@@ -484,24 +485,59 @@ fn asks(mut machine: SyncMachine, mut now: Timestamp) -> bool {
     false
 }
 
+/// What a machine wants done now: the one job, if there is one, and what it tells its operator.
+fn drained(machine: &mut SyncMachine) -> (Option<(JobId, Job)>, Vec<Notice>) {
+    let (mut jobs, mut notices) = (None, Vec::new());
+    while let Some(command) = machine.poll_command() {
+        match command {
+            Command::Verify { id, job } => assert!(jobs.replace((id, job)).is_none()),
+            Command::Notify(notice) => notices.push(notice),
+            _ => {}
+        }
+    }
+    (jobs, notices)
+}
+
 /// A worker that dies over a commit of our own keeps those that wait behind it waiting.
 #[test]
 fn a_worker_that_dies_over_an_observed_commit_does_not_hold_up_those_behind_it() {
     let chain = Chain::of(3, 1);
-    let (world, client, _) = world(&chain, Config::default(), 0, 0);
-    let mut machine = world.machine(client).clone();
-    for made in [&chain.commits[1], &chain.commits[0]] {
-        machine.handle(world.now(), observed(made));
+    let mut machine =
+        SyncMachine::new(Config::default(), chain.first(0).start(), Timestamp::ZERO, [7; 32]).unwrap();
+    machine.handle(Timestamp::ZERO, observed(&chain.commits[1]));
+    let mut next = drained(&mut machine);
+    machine.handle(Timestamp::ZERO, observed(&chain.commits[0]));
+    for died in 1..=3 {
+        let (Some((id, job)), []) = (next.0, &next.1[..]) else { panic!("not decoded again: {died}") };
+        assert!(
+            matches!(job, Job::Observe(job) if job.commit.bytes() == chain.commits[1].header.payload.bytes())
+        );
+        machine.handle(Timestamp::ZERO, Event::Verified { id, verdict: Verdict::WorkerFailed });
+        machine.check_invariants().unwrap();
+        next = drained(&mut machine);
     }
-    let mut job = None;
-    while let Some(command) = machine.poll_command() {
-        if let Command::Verify { id, .. } = command {
-            assert!(job.replace(id).is_none());
-        }
+    assert_eq!(next.1, [Notice::ObservedLost { failures: 3 }]);
+    let Some((id, job)) = next.0 else { panic!("commit 1 is never decoded: {:#?}", machine.status()) };
+    let rest = Event::Verified { id, verdict: job.run([0; 32]) };
+    broadcasts(&mut machine, [rest]);
+    assert_eq!(machine.status().durable, CommitIndex::new(1));
+    assert_eq!(machine.status().buffered_bytes, 0, "what was lost is still paid for");
+}
+
+/// A commit of our own over which a worker died once is lost.
+#[test]
+fn a_commit_of_our_own_is_not_lost_with_a_worker() {
+    let chain = Chain::of(1, 1);
+    let mut machine =
+        SyncMachine::new(Config::default(), chain.first(0).start(), Timestamp::ZERO, [7; 32]).unwrap();
+    machine.handle(Timestamp::ZERO, observed(&chain.commits[0]));
+    for _ in 0..2 {
+        let (Some((id, _)), _) = drained(&mut machine) else { panic!("not decoded") };
+        machine.handle(Timestamp::ZERO, Event::Verified { id, verdict: Verdict::WorkerFailed });
     }
-    machine.handle(world.now(), Event::Verified { id: job.unwrap(), verdict: Verdict::WorkerFailed });
-    let next = std::iter::from_fn(|| machine.poll_command()).any(|c| matches!(c, Command::Verify { .. }));
-    assert!(next, "commit 1 is never decoded: {:#?}", machine.status());
+    let (Some((id, job)), notices) = drained(&mut machine) else { panic!("not decoded again") };
+    broadcasts(&mut machine, [Event::Verified { id, verdict: job.run([0; 32]) }]);
+    assert_eq!((notices, machine.status().durable), (Vec::new(), CommitIndex::new(1)));
 }
 
 /// The same committee's other chain.

@@ -1,6 +1,9 @@
 //! What our own consensus makes: commits and accepted blocks.
 
-use super::{SyncMachine, verdicts::JobRecord};
+use super::{
+    SyncMachine,
+    verdicts::{JobRecord, ObserveRecord},
+};
 use crate::{
     command::{Command, Halt, Notice},
     job::{CheckedBlock, CommitHeader, Job, ObserveJob, ObserveVerdict, VotesJob},
@@ -15,6 +18,9 @@ use alloc::{
     collections::{BTreeSet, VecDeque},
     vec::Vec,
 };
+
+/// How often a commit of our own is decoded again after a worker died over it.
+const OBSERVE_RETRIES: u32 = 2;
 
 /// Commits from our own consensus on their way in. One is decoded at a time, so that workers cannot change their
 /// order; those that wait are within the byte budget.
@@ -82,8 +88,25 @@ impl SyncMachine {
         }
         let Some((job, buffer)) = self.observing.waiting.pop_front() else { return };
         self.observing.decoding = true;
+        self.decode(ObserveRecord { buffer, job: Box::new(job), failures: 0 });
+    }
+
+    fn decode(&mut self, record: ObserveRecord) {
         let id = self.new_job_id();
-        self.jobs.submit(id, JobRecord::Observe { buffer }, Job::Observe(Box::new(job)));
+        let job = record.job.clone();
+        self.jobs.submit(id, JobRecord::Observe(record), Job::Observe(job));
+    }
+
+    /// A worker died over a commit of our own. Another one is given it, unless it may be what they die of.
+    pub(super) fn observe_again(&mut self, mut record: ObserveRecord) {
+        record.failures = record.failures.saturating_add(1);
+        if record.failures <= OBSERVE_RETRIES && self.halted.is_none() {
+            return self.decode(record);
+        }
+        self.observing.finish();
+        self.ledger.release(record.buffer);
+        self.push(Command::Notify(Notice::ObservedLost { failures: record.failures }));
+        self.observe_next();
     }
 
     pub(super) fn votes_observed(&mut self, blocks: Vec<Payload>) {

@@ -4,7 +4,9 @@ use super::SyncMachine;
 use crate::{
     command::{Command, Halt, Offence},
     event::JobId,
-    job::{BlockOutcome, CertifiedRange, CertifyVerdict, CheckedBlock, CommitHeader, Job, Verdict},
+    job::{
+        BlockOutcome, CertifiedRange, CertifyVerdict, CheckedBlock, CommitHeader, Job, ObserveJob, Verdict,
+    },
     ledger::BufferId,
     machine::answers::Matched,
     payload::Payload,
@@ -33,7 +35,7 @@ pub(super) struct Jobs {
 pub(super) enum JobRecord {
     Certify(CertifyRecord),
     Check(CheckRecord),
-    Observe { buffer: BufferId },
+    Observe(ObserveRecord),
     Votes { buffer: BufferId },
 }
 
@@ -48,6 +50,15 @@ pub(super) struct CertifyRecord {
     /// Blocks that came with them, in commit order.
     pub(super) blocks: Vec<Payload>,
     pub(super) purpose: Purpose,
+}
+
+/// A commit of our own consensus that is being decoded. Nobody else may have it, so it is kept until that is done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ObserveRecord {
+    pub(super) buffer: BufferId,
+    pub(super) job: Box<ObserveJob>,
+    /// How often a worker has died over it.
+    pub(super) failures: u32,
 }
 
 /// Blocks of one message that are being checked.
@@ -120,8 +131,8 @@ impl SyncMachine {
                 self.certify_verdict(id, record, verdict);
             }
             (JobRecord::Check(record), Verdict::Check(outcomes)) => self.check_verdict(id, record, outcomes),
-            (JobRecord::Observe { buffer }, Verdict::Observe(verdict)) => {
-                self.observe_verdict(buffer, verdict);
+            (JobRecord::Observe(record), Verdict::Observe(verdict)) => {
+                self.observe_verdict(record.buffer, verdict);
             }
             (JobRecord::Votes { buffer }, Verdict::Votes(blocks)) => self.votes_verdict(buffer, blocks),
             // The worker died, or its verdict is about another kind of job: a local fault. The work is done again.
@@ -131,7 +142,12 @@ impl SyncMachine {
 
     fn worker_failed(&mut self, id: JobId, record: JobRecord) {
         self.counters.worker_failures = self.counters.worker_failures.saturating_add(1);
-        let buffers: Vec<_> = record.buffers().collect();
+        let buffers: Vec<_> = match &record {
+            JobRecord::Observe(_) => Vec::new(),
+            JobRecord::Certify(_) | JobRecord::Check(_) | JobRecord::Votes { .. } => {
+                record.buffers().collect()
+            }
+        };
         self.release(buffers);
         match record {
             JobRecord::Certify(record) => self.window.forget_job(record.range.start(), id),
@@ -140,10 +156,7 @@ impl SyncMachine {
                     self.window.forget_slot(index, slot, &Slot::Checking(id));
                 }
             }
-            JobRecord::Observe { .. } => {
-                self.observing.finish();
-                self.observe_next();
-            }
+            JobRecord::Observe(record) => self.observe_again(record),
             JobRecord::Votes { .. } => {}
         }
     }
