@@ -55,13 +55,18 @@ impl Ledger {
         self.peak
     }
 
-    /// Sets `bytes` aside, or does nothing and says `false` where the claimant's share has no room for them.
-    pub(crate) fn reserve(&mut self, bytes: u64, claimant: Claimant) -> bool {
+    /// Bytes that the claimant could set aside.
+    pub(crate) fn room(&self, claimant: Claimant) -> u64 {
         let share = match claimant {
             Claimant::Frontier => self.capacity,
             Claimant::Ahead => self.capacity.saturating_sub(self.carve_out),
         };
-        let fits = self.used().checked_add(bytes).is_some_and(|used| used <= share);
+        share.saturating_sub(self.used())
+    }
+
+    /// Sets `bytes` aside, or does nothing and says `false` where the claimant's share has no room for them.
+    pub(crate) fn reserve(&mut self, bytes: u64, claimant: Claimant) -> bool {
+        let fits = bytes <= self.room(claimant);
         if fits {
             self.reserved = self.reserved.saturating_add(bytes);
             self.peak = self.peak.max(self.used());

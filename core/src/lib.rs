@@ -123,6 +123,7 @@ pub mod committee;
 pub mod config;
 mod digest;
 pub mod event;
+pub mod explain;
 mod id;
 pub mod job;
 mod ledger;

@@ -4,11 +4,12 @@
 //! the files below `machine/`: what to send next in `dispatch`, and when
 //! to ask a second peer in `head`, outbound requests in `requests` and their answers in
 //! `answers`, verdicts in `verdicts`, storage and broadcast in `apply`, our own consensus in `local`, peers' requests
-//! to us in `inbound`, and what is reported in `status`.
+//! to us in `inbound`, and what is reported in `status` and `explain`.
 
 mod answers;
 mod apply;
 mod dispatch;
+mod explain;
 mod head;
 mod inbound;
 mod local;

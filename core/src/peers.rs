@@ -84,7 +84,7 @@ pub(crate) struct Peer {
     answers: u32,
     /// Failures since the last success.
     failures: u32,
-    backoff_until: Timestamp,
+    pub(crate) backoff_until: Timestamp,
     banned_until: Timestamp,
     /// Starts of ranges that it failed to deliver, and until when it is not asked for them again.
     avoided: BTreeMap<CommitIndex, Avoided>,
@@ -200,6 +200,11 @@ impl Peer {
     pub(crate) fn can_serve(&self, start: CommitIndex, now: Timestamp) -> bool {
         let ready = |avoided: &Avoided| now >= avoided.until;
         self.can_serve_at_need(start, now) && self.avoided.get(&start).is_none_or(ready)
+    }
+
+    /// Until when it is not asked for `start`, since it failed to deliver it.
+    pub(crate) fn avoided_until(&self, start: CommitIndex) -> Option<Timestamp> {
+        self.avoided.get(&start).map(|avoided| avoided.until)
     }
 
     /// The same where nobody else can, for who has failed again and again.
@@ -401,7 +406,7 @@ impl Peer {
     }
 
     /// When something may change about it by time alone.
-    fn wake(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn wake(&self, now: Timestamp) -> Option<Timestamp> {
         if self.link == Link::Down {
             return None;
         }

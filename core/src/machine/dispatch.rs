@@ -113,7 +113,7 @@ impl SyncMachine {
     }
 
     /// The last commit that may be asked for.
-    fn horizon(&self) -> CommitIndex {
+    pub(super) fn horizon(&self) -> CommitIndex {
         let horizon = self.tip.reference.index.saturating_add(self.config.look_ahead_commits);
         let known = self.later_epoch_from.and_then(CommitIndex::previous);
         known.map_or(horizon, |known| known.min(horizon))
