@@ -204,7 +204,7 @@ impl SyncMachine {
             Event::StoreReopened { start } => self.store_reopened(&start),
             Event::Pruned { lowest } => self.lowest_available = self.lowest_available.max(lowest),
             Event::Broadcasted { through } => {
-                self.delivered = self.delivered.max(through.min(self.broadcast))
+                self.delivered = self.delivered.max(through.min(self.broadcast));
             }
             Event::Served { id, bytes } => self.served(id, bytes),
         }

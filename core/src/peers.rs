@@ -202,16 +202,16 @@ impl Peer {
         self.can_serve_at_need(start, now) && self.avoided.get(&start).is_none_or(ready)
     }
 
-    /// Until when it is not asked for `start`, since it failed to deliver it.
-    pub(crate) fn avoided_until(&self, start: CommitIndex) -> Option<Timestamp> {
-        self.avoided.get(&start).map(|avoided| avoided.until)
-    }
-
     /// The same where nobody else can, for who has failed again and again.
     pub(crate) fn can_serve_at_need(&self, start: CommitIndex, now: Timestamp) -> bool {
         let claims = self.claim.is_some_and(|claim| claim.lowest <= start && start <= claim.highest);
         let rested = |avoided: &Avoided| now >= avoided.at_least_until;
         claims && self.is_available(now) && self.avoided.get(&start).is_none_or(rested)
+    }
+
+    /// Until when it is not asked for `start`, since it failed to deliver it.
+    pub(crate) fn avoided_until(&self, start: CommitIndex) -> Option<Timestamp> {
+        self.avoided.get(&start).map(|avoided| avoided.until)
     }
 
     /// Whether one more request may be sent to it.

@@ -91,18 +91,20 @@ impl Arguments {
             .spawn()
             .await?;
         let (publish, published) = watch::channel(node.status().await?);
+        let (ask, questions) = metrics::questions();
         if let Some(listener) = metrics {
             let ready = metrics::Ready {
                 look_ahead: settings.sync.look_ahead_commits,
                 alone: settings.peers.is_empty(),
             };
             info!("metrics at http://{}", listener.local_addr()?);
-            metrics::serve(listener, published, report, ready);
+            metrics::serve(listener, published, ask, report, ready);
         }
 
         let end = tokio::select! {
             () = signal => Ok(End::Signal),
             end = self.watch(&node, &report, &publish) => end,
+            never = metrics::answer(&node, questions) => match never {},
         };
         let status = node.status().await;
         node.shutdown().await.context("the store may not be closed")?;

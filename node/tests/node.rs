@@ -285,6 +285,15 @@ fn probes_and_metrics_say_something_else_than_the_node() {
     assert_eq!([&status["synced"], &status["tip"]["index"]], [&Value::Bool(true), &20.into()]);
     let of_peer = |key: &str| status["peers"][0][key].clone();
     assert_eq!([of_peer("timeouts"), of_peer("last_offence")], [Value::from(0), Value::Null]);
+    let (code, text) = get(&http, "/explain?index=20");
+    assert!(code == 200 && text.starts_with("commit 20: stored, certifiable"), "{code} {text}");
+    let peer_id = address.split_once('@').expect("an id and an address").0;
+    let (_, text) = get(&http, "/explain?index=21");
+    assert!(text.contains(&format!("\npeer {peer_id}: claims only up to 20\n")), "{text}");
+    for nonsense in ["/explain", "/explain?index=", "/explain?index=-1", "/explain?index=4294967296"] {
+        let (code, text) = get(&http, nonsense);
+        assert!(code == 400 && text.contains("/explain?index=N"), "{nonsense}: {code} {text}");
+    }
     let (_, metrics) = get(&http, "/metrics");
     let peer = address.split_once('@').expect("an id and an address").0;
     for line in [

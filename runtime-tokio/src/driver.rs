@@ -171,6 +171,7 @@ impl<S: Store, T: Transport> Driver<S, T> {
             // Whoever asked may have gone away.
             Input::AddPeer { peer, address, added } => drop(added.send(self.dial(peer, address))),
             Input::Status(reply) => drop(reply.send(self.status())),
+            Input::Explain { index, reply } => drop(reply.send(self.machine.explain(index))),
         }
     }
 

@@ -7,8 +7,9 @@ use crate::node::NodeStatus;
 use soma_sync_core::{
     command::ServePlan,
     event::{Event, InboundId},
+    explain::Explanation,
     request::{RefuseReason, Request, ResponsePart},
-    types::PeerId,
+    types::{CommitIndex, PeerId},
 };
 use std::net::SocketAddr;
 use tokio::{
@@ -39,6 +40,8 @@ pub(crate) enum Input {
     AddPeer { peer: PeerId, address: SocketAddr, added: oneshot::Sender<bool> },
     /// Somebody wants to know how things are.
     Status(oneshot::Sender<NodeStatus>),
+    /// Somebody wants to know why a commit is where it is.
+    Explain { index: CommitIndex, reply: oneshot::Sender<Explanation> },
 }
 
 /// A connection that stands, whoever dialled. These come through a channel of their own, because of their type.

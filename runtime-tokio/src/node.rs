@@ -20,6 +20,7 @@ use soma_sync_core::{
     committee::Committee,
     config::Config,
     event::Event,
+    explain::Explanation,
     payload::Payload,
     types::{CommitIndex, PeerId},
 };
@@ -438,6 +439,13 @@ impl NodeHandle {
         let (reply, status) = oneshot::channel();
         self.send(Input::Status(reply)).await?;
         status.await.map_err(|_| Stopped)
+    }
+
+    /// Why the commit at `index` is where it is, and what is in its way. Any index may be asked about.
+    pub async fn explain(&self, index: CommitIndex) -> Result<Explanation, Stopped> {
+        let (reply, explanation) = oneshot::channel();
+        self.send(Input::Explain { index, reply }).await?;
+        explanation.await.map_err(|_| Stopped)
     }
 
     /// What the operator should know, from now on. A receiver that lags behind by more than

@@ -5,7 +5,7 @@ use crate::output::about;
 use anyhow::Result;
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{RawQuery, State},
     http::{StatusCode, header},
     response::IntoResponse,
     routing::get,
@@ -17,9 +17,11 @@ use prometheus_client::{
     registry::Registry,
 };
 use serde_json::Value;
-use soma_sync_core::{PeerStatus, Status, types::CommitIndex};
-use soma_sync_runtime_tokio::node::NodeStatus;
+use soma_sync_core::{PeerStatus, Status, explain::Explanation, types::CommitIndex};
+use soma_sync_runtime_tokio::node::{NodeHandle, NodeStatus};
 use std::{
+    convert::Infallible,
+    future::pending,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -30,7 +32,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::Sleep,
 };
 
@@ -66,9 +68,32 @@ pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
+/// Somebody wants to know why a commit is where it is.
+pub(super) struct Question {
+    index: CommitIndex,
+    reply: oneshot::Sender<Explanation>,
+}
+
+/// A way for those who answer HTTP to ask the node, which ends with whoever runs it.
+pub(super) fn questions() -> (mpsc::Sender<Question>, mpsc::Receiver<Question>) {
+    mpsc::channel(CONNECTIONS_MAX)
+}
+
+/// Has the node answer questions, one at a time.
+pub(super) async fn answer(node: &NodeHandle, mut questions: mpsc::Receiver<Question>) -> Infallible {
+    while let Some(Question { index, reply }) = questions.recv().await {
+        if let Ok(explanation) = node.explain(index).await {
+            // Whoever asked may have gone away.
+            let _ = reply.send(explanation);
+        }
+    }
+    pending().await
+}
+
 #[derive(Clone)]
 struct Answers {
     status: watch::Receiver<NodeStatus>,
+    questions: mpsc::Sender<Question>,
     report: Report,
     ready: Ready,
 }
@@ -77,15 +102,17 @@ struct Answers {
 pub(super) fn serve(
     listener: TcpListener,
     status: watch::Receiver<NodeStatus>,
+    questions: mpsc::Sender<Question>,
     report: Report,
     ready: Ready,
 ) {
     let router = Router::new()
         .route("/status", get(json))
+        .route("/explain", get(explain))
         .route("/healthz", get("the process lives\n"))
         .route("/readyz", get(readiness))
         .route("/metrics", get(metrics))
-        .with_state(Answers { status, report, ready });
+        .with_state(Answers { status, questions, report, ready });
     let listener = Limited { listener, places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -96,6 +123,21 @@ pub(super) fn serve(
 
 async fn json(State(answers): State<Answers>) -> Json<Value> {
     Json(answers.report.json(&answers.status.borrow()))
+}
+
+async fn explain(State(answers): State<Answers>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    let index = query.as_deref().and_then(|query| query.strip_prefix("index=")?.parse().ok());
+    let Some(index) = index.map(CommitIndex::new) else {
+        let usage = "say which commit: /explain?index=N, with N from 0 to 4294967295\n";
+        return (StatusCode::BAD_REQUEST, usage.to_owned());
+    };
+    let (reply, explanation) = oneshot::channel();
+    // Where the node is being stopped the question is dropped, and with it whom to tell.
+    drop(answers.questions.send(Question { index, reply }).await);
+    match explanation.await {
+        Ok(explanation) => (StatusCode::OK, format!("{explanation}\n")),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the node is being stopped\n".to_owned()),
+    }
 }
 
 async fn readiness(State(answers): State<Answers>) -> impl IntoResponse {

@@ -32,8 +32,8 @@ table! {
         peers "peer" => peers;
         /// Who may connect to us; everybody where it is not given. Can be given many times.
         allow "allow" => quic.allow;
-        /// Where to answer HTTP for /metrics, /status, /healthz and /readyz; nowhere where it is not given. Everybody
-        /// who reaches the address can read them.
+        /// Where to answer HTTP for /metrics, /status, /healthz, /readyz and /explain?index=N, which says why a commit is
+        /// where it is; nowhere where it is not given. Everybody who reaches the address can read them.
         metrics "metrics" => metrics;
     }
     "sync" {
