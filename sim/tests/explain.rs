@@ -120,7 +120,7 @@ fn a_silent_peer_is_not_named_for_what_it_was_asked() {
         (ask.peer, ask.what, ask.second, ask.received),
         (world.peer(servers[0]), Asked::Commit, false, 0)
     );
-    assert_eq!(ask.deadline, ask.sent.saturating_add(Duration::from_secs(5)));
+    assert_eq!(ask.deadline, ask.sent.saturating_add(Duration::from_secs(1)));
     // Its time is up, and it is not asked again at once.
     assert!(world.run_until(MINUTE, |world| world.machine(client).status().counters.timeouts > 0));
     let told = world.machine(client).explain(at(1));
