@@ -52,11 +52,29 @@ pub struct Config {
     /// How long a peer is kept out after a provable offence; doubled with each further one, up to 64 times. At least
     /// 1 ms and at most an hour.
     pub ban: Duration,
-    /// Most inbound requests being served at once for one peer, at least 1 and at most 1,000.
+    /// Most inbound requests being served at once for one peer, at least 1 and at most 1,000. No peer is served more
+    /// at once than could be served beside it, so that there is always a place for who comes next.
     pub max_serving_per_peer: u32,
     /// Most inbound requests being served at once in all, at least 1 and at most 100,000.
     pub max_serving: u32,
-    /// How long an inbound request may take from its admission on, at least 1 ms and at most an hour.
+    /// Most inbound requests of one peer that wait to be served, at most 1,000. More smooth bursts; fewer send a peer to
+    /// others sooner. None: what cannot be served at once is refused.
+    pub max_queued_per_peer: u32,
+    /// The same of all peers, at most 100,000. Each may hold as many block references as `max_blocks_per_fetch`, of
+    /// about 50 bytes.
+    pub max_queued: u32,
+    /// Most requests for commits and blocks that one peer may send in a second, at least 1 and at most 1,000,000. What
+    /// it does not use is saved up for a second. Fewer protect the disk; a peer that catches up over small blocks needs
+    /// some thousands.
+    pub max_data_requests_per_second: u32,
+    /// The same for requests that a short message answers: which commit, how far, and pushes.
+    pub max_small_requests_per_second: u32,
+    /// Most bytes of commits and blocks that one peer is sent in a second, at least 64 KiB and at most 1 TiB; a single
+    /// answer may pass it, and the next one waits for that. Charged with all that an answer may have when it is
+    /// admitted, and with what it had when it is sent. Fewer keep the uplink for others; a peer on a fast link takes
+    /// longer.
+    pub max_served_bytes_per_second: u64,
+    /// How long an inbound request may take once it is being served, at least 1 ms and at most an hour.
     pub serve_timeout: Duration,
     /// Most requests for commits that are not there yet and wait here for them, of one peer; at most 1,000. None: a
     /// request for what is not there is refused at once, and nobody can follow us but by asking again and again.
@@ -146,8 +164,13 @@ impl Default for Config {
             poll_interval_behind: Duration::from_secs(1),
             retry_same_peer_after: Duration::from_secs(5),
             ban: Duration::from_secs(60),
-            max_serving_per_peer: 16,
+            max_serving_per_peer: 32,
             max_serving: 256,
+            max_queued_per_peer: 4,
+            max_queued: 1_024,
+            max_data_requests_per_second: 8_000,
+            max_small_requests_per_second: 8_000,
+            max_served_bytes_per_second: 1_024 * MIB,
             serve_timeout: Duration::from_secs(60),
             max_parked_per_peer: 8,
             max_parked: 1_024,
@@ -256,10 +279,7 @@ impl Config {
             "between 1 and 1,000",
         )?;
         check((1..=100_000).contains(&self.max_serving), "max_serving", "between 1 and 100,000")?;
-        check_duration("serve_timeout", self.serve_timeout)?;
-        check(self.max_parked_per_peer <= 1_000, "max_parked_per_peer", "at most 1,000")?;
-        check(self.max_parked <= 100_000, "max_parked", "at most 100,000")?;
-        check_duration("max_park", self.max_park)?;
+        self.validate_serving()?;
         check(self.follow_requests <= 100, "follow_requests", "at most 100")?;
         check_duration("follow_wait", self.follow_wait)?;
         check(self.max_invalid_requests >= 1, "max_invalid_requests", "at least 1")?;
@@ -295,5 +315,27 @@ impl Config {
             "pinned_commits",
             "at most 10,000, ascending, one per index",
         )
+    }
+
+    /// The part of it that is about peers' requests beyond those being served.
+    fn validate_serving(&self) -> Result<(), ConfigError> {
+        check(self.max_queued_per_peer <= 1_000, "max_queued_per_peer", "at most 1,000")?;
+        check(self.max_queued <= 100_000, "max_queued", "at most 100,000")?;
+        let rates = [
+            ("max_data_requests_per_second", self.max_data_requests_per_second),
+            ("max_small_requests_per_second", self.max_small_requests_per_second),
+        ];
+        for (field, rate) in rates {
+            check((1..=1_000_000).contains(&rate), field, "between 1 and 1,000,000")?;
+        }
+        check(
+            (64 * KIB..=1024 * 1024 * MIB).contains(&self.max_served_bytes_per_second),
+            "max_served_bytes_per_second",
+            "between 64 KiB and 1 TiB",
+        )?;
+        check_duration("serve_timeout", self.serve_timeout)?;
+        check(self.max_parked_per_peer <= 1_000, "max_parked_per_peer", "at most 1,000")?;
+        check(self.max_parked <= 100_000, "max_parked", "at most 100,000")?;
+        check_duration("max_park", self.max_park)
     }
 }

@@ -139,6 +139,7 @@ mod rng;
 #[cfg(feature = "verify")]
 mod rules;
 mod schedule;
+mod serve;
 #[cfg(feature = "verify")]
 mod signature;
 pub mod stable_hash;

@@ -23,13 +23,14 @@ use crate::{
     command::{BatchId, Command, Halt, Notice, Offence, Stall},
     committee::{Committee, InvalidNextCommittee},
     config::{Config, ConfigError},
-    event::{Event, InboundId, JobId, RequestId},
+    event::{Event, JobId, RequestId},
     job::CheckedBlock,
     ledger::{BufferId, Ledger},
     parking::Parking,
     peers::{Link, PeerBook},
     recent::Recent,
     rng::Rng,
+    serve::Serve,
     start::{Start, Tip},
     time::Timestamp,
     types::{BlockRef, ChainId, CommitIndex, CommitRef, Epoch, PeerId},
@@ -97,7 +98,7 @@ pub struct SyncMachine {
     pending_votes: Vec<(Verified<CheckedBlock>, BufferId)>,
     /// When our own consensus last told us of a commit.
     observed_at: Option<Timestamp>,
-    serving: BTreeMap<InboundId, PeerId>,
+    serve: Serve,
     parking: Parking,
 
     commands: VecDeque<Command>,
@@ -161,7 +162,7 @@ impl SyncMachine {
             outstanding: VecDeque::new(),
             pending_votes: Vec::new(),
             observed_at: None,
-            serving: BTreeMap::new(),
+            serve: Serve::new(&config),
             parking: Parking::default(),
             commands: VecDeque::new(),
             next_request: 0,
@@ -335,7 +336,7 @@ impl SyncMachine {
             known.seen = now;
         }
         self.abandon_requests_to(peer, false);
-        self.refuse_parked(peer);
+        self.refuse_waiting(peer);
     }
 
     fn release(&mut self, buffers: impl IntoIterator<Item = BufferId>) {

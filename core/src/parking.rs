@@ -18,6 +18,8 @@ use alloc::{
 pub(crate) struct Parking {
     by_start: BTreeMap<(CommitIndex, InboundId), Parked>,
     by_end: BTreeSet<(Timestamp, CommitIndex, InboundId)>,
+    /// What each waits for.
+    by_id: BTreeMap<InboundId, CommitIndex>,
 }
 
 /// A request that waits.
@@ -36,11 +38,7 @@ impl Parking {
             self.by_end.remove(&(before.until, start, id));
         }
         self.by_end.insert((until, start, id));
-    }
-
-    /// Lets a request wait on that was taken out.
-    pub(crate) fn put_back(&mut self, id: InboundId, parked: Parked) {
-        self.park(id, parked.peer, parked.fetch, parked.until);
+        self.by_id.insert(id, start);
     }
 
     /// Requests that wait for `index` or a commit below it, each with what it waits for.
@@ -59,12 +57,13 @@ impl Parking {
     pub(crate) fn take(&mut self, start: CommitIndex, id: InboundId) -> Option<Parked> {
         let parked = self.by_start.remove(&(start, id))?;
         self.by_end.remove(&(parked.until, start, id));
+        self.by_id.remove(&id);
         Some(parked)
     }
 
     /// Takes out a request, whatever it waits for.
     pub(crate) fn withdraw(&mut self, id: InboundId) -> Option<Parked> {
-        let start = self.by_start.keys().find(|(_, of)| *of == id).map(|(start, _)| *start)?;
+        let start = self.by_id.get(&id).copied()?;
         self.take(start, id)
     }
 
@@ -84,7 +83,7 @@ impl Parking {
     }
 
     pub(crate) fn contains(&self, id: InboundId) -> bool {
-        self.by_start.keys().any(|(_, of)| *of == id)
+        self.by_id.contains_key(&id)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -96,13 +95,14 @@ impl Parking {
         self.by_end.first().map(|(until, ..)| *until)
     }
 
-    /// What must always hold: both orders name the same requests.
+    /// What must always hold: all orders name the same requests.
     pub(crate) fn check_invariants(&self) -> Result<(), &'static str> {
-        let both = |(key, parked): (&(CommitIndex, InboundId), &Parked)| {
-            self.by_end.contains(&(parked.until, key.0, key.1))
+        let all = |(key, parked): (&(CommitIndex, InboundId), &Parked)| {
+            self.by_end.contains(&(parked.until, key.0, key.1)) && self.by_id.get(&key.1) == Some(&key.0)
         };
-        let agree = self.by_end.len() == self.by_start.len() && self.by_start.iter().all(both);
-        if agree { Ok(()) } else { Err("parking: the two orders disagree") }
+        let many = self.by_start.len();
+        let agree = self.by_end.len() == many && self.by_id.len() == many && self.by_start.iter().all(all);
+        if agree { Ok(()) } else { Err("parking: the orders disagree") }
     }
 }
 

@@ -108,8 +108,6 @@ pub(crate) struct Peer {
     /// How often in a row such a request came to nothing, and until when there is none for that.
     follow_failures: u32,
     follow_rest_until: Timestamp,
-    /// Inbound requests of it that are being served.
-    pub(crate) serving: u32,
     pub(crate) invalid_requests: u32,
     pub(crate) served_commits: u64,
     pub(crate) served_bytes: u64,
@@ -181,7 +179,6 @@ impl Peer {
             following: 0,
             follow_failures: 0,
             follow_rest_until: Timestamp::ZERO,
-            serving: 0,
             invalid_requests: 0,
             served_commits: 0,
             served_bytes: 0,
@@ -481,9 +478,6 @@ impl PeerBook {
             () if self.peers.len() > self.max_peers => Err("peers: too many records"),
             () if peers.clone().any(|peer| peer.in_flight > config.max_requests_per_peer) => {
                 Err("peers: too many requests in flight to one peer")
-            }
-            () if peers.clone().any(|peer| peer.serving > config.max_serving_per_peer) => {
-                Err("peers: too many requests of one peer are served")
             }
             () if peers.any(|peer| peer.avoided.len() > MAX_AVOIDED) => Err("peers: too many avoided ranges"),
             () => Ok(()),

@@ -8,6 +8,7 @@ use crate::{
     request::{
         COMMITS_BEYOND_MAX, CommitInfoQuery, FetchBlocks, FetchCommits, RefuseReason, Request, ResponsePart,
     },
+    serve::{Begun, Finished, Kind, Refused},
     types::{BlockRef, CommitIndex, CommitRange, CommitRef, PeerId, Round},
 };
 use alloc::vec::Vec;
@@ -30,75 +31,94 @@ impl SyncMachine {
         peer: PeerId,
         request: Result<Request, RefuseReason>,
     ) {
+        let kind = request.as_ref().map_or(Kind::Small, Kind::of);
+        if let Err(reason) = self.count_request(peer, kind) {
+            return self.push(Command::Refuse { id, reason });
+        }
         let answer = request.and_then(|request| self.answer(peer, request));
-        match answer {
-            Ok(Answer::Now(response)) => self.push(Command::Respond { id, response }),
-            Ok(Answer::FromStorage(plan)) => match self.admit_request(id, peer) {
-                Ok(()) => self.serve(id, plan),
-                Err(reason) => self.push(Command::Refuse { id, reason }),
-            },
-            Ok(Answer::Later(fetch)) => {
-                if let Err(reason) = self.park(id, peer, fetch) {
-                    self.push(Command::Refuse { id, reason });
-                }
+        let result = match answer {
+            Ok(Answer::Now(response)) => {
+                self.push(Command::Respond { id, response });
+                Ok(())
             }
-            Err(reason) => {
-                self.push(Command::Refuse { id, reason });
-                self.count_refusal(peer, reason);
-            }
+            Ok(Answer::FromStorage(plan)) => self.admit_request(id, peer, plan),
+            Ok(Answer::Later(fetch)) => self.park(id, peer, fetch),
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = result {
+            self.push(Command::Refuse { id, reason });
+            self.count_refusal(peer, reason);
         }
     }
 
-    /// Counts a request to be served, unless there are as many as are admitted.
-    fn admit_request(&mut self, id: InboundId, peer: PeerId) -> Result<(), RefuseReason> {
-        let max = usize::try_from(self.config.max_serving).unwrap_or(usize::MAX);
-        let per_peer = self.config.max_serving_per_peer;
-        let known = self.peers.get_mut(&peer).filter(|known| known.link != Link::Down);
-        let known = known.filter(|known| known.serving < per_peer).ok_or(RefuseReason::Busy)?;
-        if self.serving.len() >= max || self.serving.contains_key(&id) {
+    fn is_connected(&self, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(|known| known.link != Link::Down)
+    }
+
+    /// Counts a request towards what its peer may ask in a second.
+    fn count_request(&mut self, peer: PeerId, kind: Kind) -> Result<(), RefuseReason> {
+        if !self.is_connected(peer) {
             return Err(RefuseReason::Busy);
         }
-        known.serving = known.serving.saturating_add(1);
-        self.serving.insert(id, peer);
+        let asked = self.serve.asked(peer, kind, self.now);
+        asked.map_err(|refused| self.busy(refused))
+    }
+
+    /// Lets a request be served from storage, now or when it is its turn.
+    fn admit_request(&mut self, id: InboundId, peer: PeerId, plan: ServePlan) -> Result<(), RefuseReason> {
+        if self.parking.contains(id) || !self.is_connected(peer) {
+            return Err(RefuseReason::Busy);
+        }
+        let admitted = self.serve.admit(id, peer, plan, self.now);
+        admitted.map_err(|refused| self.busy(refused))?;
+        let queued = self.serve.queued();
+        self.serve_next();
+        let waits = u64::from(self.serve.queued() >= queued);
+        self.counters.queued_requests = self.counters.queued_requests.saturating_add(waits);
         Ok(())
     }
 
-    fn serve(&mut self, id: InboundId, plan: ServePlan) {
-        let deadline = self.now.saturating_add(self.config.serve_timeout);
-        self.push(Command::Serve { id, plan, deadline });
+    /// Counts why a request is not admitted. The peer learns no more than that it may ask another.
+    fn busy(&mut self, refused: Refused) -> RefuseReason {
+        let count = match refused {
+            Refused::Rate => &mut self.counters.refused_rate,
+            Refused::Repeated => &mut self.counters.refused_repeats,
+            Refused::Room => &mut self.counters.refused_room,
+        };
+        *count = count.saturating_add(1);
+        RefuseReason::Busy
+    }
+
+    /// Serves whom it is the turn of, as far as there are slots.
+    fn serve_next(&mut self) {
+        while let Some(Begun { id, plan, deadline }) = self.serve.begin(self.now) {
+            self.push(Command::Serve { id, plan, deadline });
+        }
     }
 
     /// Lets a request wait for what it asks for, unless as many wait as may.
     fn park(&mut self, id: InboundId, peer: PeerId, fetch: FetchCommits) -> Result<(), RefuseReason> {
         let fits = |count: usize, max: u32| u32::try_from(count).is_ok_and(|count| count < max);
-        let connected = self.peers.get(&peer).is_some_and(|known| known.link != Link::Down);
-        let known = self.serving.contains_key(&id) || self.parking.contains(id);
+        let known = self.serve.contains(id) || self.parking.contains(id);
         let room = fits(self.parking.len(), self.config.max_parked)
             && fits(self.parking.count_of(peer), self.config.max_parked_per_peer);
-        if !connected || known || !room {
-            return Err(RefuseReason::Busy);
+        if known || !room {
+            return Err(self.busy(Refused::Room));
         }
         let until = self.now.saturating_add(fetch.wait.min(self.config.max_park));
         self.parking.park(id, peer, fetch, until);
         Ok(())
     }
 
-    /// Answers requests that have waited: with what they wait for, if it has come, and else when their time is up.
-    /// Those for which there is no slot go on waiting for one.
+    /// Answers requests that have waited: with what they wait for, if it has come and they are admitted now, and else
+    /// when their time is up.
     pub(super) fn serve_parked(&mut self) {
-        let most = usize::try_from(self.config.max_serving).unwrap_or(usize::MAX);
         let ready: Vec<_> = self.parking.ready(self.certifiable().index).collect();
         for (start, id) in ready {
-            if self.serving.len() >= most {
-                break;
-            }
             let Some(parked) = self.parking.take(start, id) else { continue };
-            match self.plan_commits(&parked.fetch) {
-                Ok(plan) if self.admit_request(id, parked.peer).is_ok() => {
-                    self.serve(id, plan);
-                    self.told(parked.peer, start);
-                }
-                Ok(_) => self.parking.put_back(id, parked),
+            let plan = self.plan_commits(&parked.fetch);
+            match plan.and_then(|plan| self.admit_request(id, parked.peer, plan)) {
+                Ok(()) => self.told(parked.peer, start),
                 Err(reason) => self.push(Command::Refuse { id, reason }),
             }
         }
@@ -115,8 +135,8 @@ impl SyncMachine {
     }
 
     /// Forgets requests of a peer that is gone.
-    pub(super) fn refuse_parked(&mut self, peer: PeerId) {
-        for id in self.parking.take_all_of(peer) {
+    pub(super) fn refuse_waiting(&mut self, peer: PeerId) {
+        for id in self.parking.take_all_of(peer).into_iter().chain(self.serve.gone(peer)) {
             self.push(Command::Refuse { id, reason: RefuseReason::Unavailable });
         }
     }
@@ -246,13 +266,13 @@ impl SyncMachine {
         if self.parking.withdraw(id).is_some() {
             return;
         }
-        let Some(peer) = self.serving.remove(&id) else {
-            self.counters.stale = self.counters.stale.saturating_add(1);
-            return;
-        };
-        self.counters.sent_bytes = self.counters.sent_bytes.saturating_add(bytes);
-        if let Some(known) = self.peers.get_mut(&peer) {
-            known.serving = known.serving.saturating_sub(1);
+        match self.serve.finished(id, bytes, self.now) {
+            Finished::Served => {
+                self.counters.sent_bytes = self.counters.sent_bytes.saturating_add(bytes);
+                self.serve_next();
+            }
+            Finished::Waited => {}
+            Finished::Unknown => self.counters.stale = self.counters.stale.saturating_add(1),
         }
     }
 }

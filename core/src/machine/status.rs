@@ -52,6 +52,8 @@ pub struct Status {
     pub jobs_running: u32,
     /// Inbound requests being served from storage.
     pub serving: usize,
+    /// Inbound requests that wait to be served from storage.
+    pub serve_queue: usize,
     /// Inbound requests that wait here for a commit.
     pub parked: usize,
     /// Every peer on record, by id.
@@ -116,6 +118,14 @@ pub struct Counters {
     pub dropped_local: u64,
     /// Bytes sent in answers from storage.
     pub sent_bytes: u64,
+    /// Inbound requests that had to wait to be served.
+    pub queued_requests: u64,
+    /// Inbound requests refused because their peer asked more often, or for more bytes, than it may.
+    pub refused_rate: u64,
+    /// Inbound requests refused because their peer had been given the same answer twice a short while before.
+    pub refused_repeats: u64,
+    /// Inbound requests refused because as many were served and waited as may.
+    pub refused_room: u64,
 }
 
 impl SyncMachine {
@@ -137,7 +147,8 @@ impl SyncMachine {
             buffered_bytes_peak: self.ledger.peak(),
             requests_in_flight: self.requests.len(),
             jobs_running: self.jobs.running(),
-            serving: self.serving.len(),
+            serving: self.serve.serving(),
+            serve_queue: self.serve.queued(),
             parked: self.parking.len(),
             peers: self.peer_statuses(),
             counters: self.counters,
@@ -254,6 +265,7 @@ impl SyncMachine {
         self.parking.check_invariants()?;
         self.check_requests()?;
         self.recent.check_invariants(self.tip.reference)?;
+        self.serve.check_invariants()?;
         self.check_watermarks()?;
         self.check_liveness()
     }
@@ -289,14 +301,15 @@ impl SyncMachine {
 
     fn check_watermarks(&self) -> Result<(), &'static str> {
         let max_batches = usize::try_from(self.config.max_store_batches).unwrap_or(usize::MAX);
-        let max_serving = usize::try_from(self.config.max_serving).unwrap_or(usize::MAX);
+        let records = self.config.max_peers.saturating_add(self.config.max_serving);
+        let max_clients = usize::try_from(records).unwrap_or(usize::MAX);
         let max_parked = usize::try_from(self.config.max_parked).unwrap_or(usize::MAX);
         match () {
             () if self.certifiable().index > self.durable => Err("certifiable is above durable"),
             () if self.delivered > self.broadcast => Err("delivered is above what was handed out"),
             () if self.durable > self.broadcast => Err("durable is above what was handed out"),
             () if self.durable > self.tip.reference.index => Err("durable is above queued"),
-            () if self.serving.len() > max_serving => Err("too many requests are served"),
+            () if self.serve.clients() > max_clients => Err("too many peers are remembered for serving"),
             () if self.parking.len() > max_parked => Err("too many requests wait"),
             () if self.jobs.running() > self.config.max_verify_jobs => Err("too many jobs run"),
             () if self.committing() > max_batches => Err("too many batches of commits are outstanding"),

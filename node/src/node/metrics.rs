@@ -209,6 +209,7 @@ fn registry(status: &NodeStatus, ready: bool) -> Registry {
         ("requests_in_flight", "Requests in flight", count(machine.requests_in_flight)),
         ("verify_jobs", "Verification jobs at work", i64::from(machine.jobs_running)),
         ("serving", "Inbound requests being served", count(machine.serving)),
+        ("serve_queue", "Inbound requests that wait to be served", count(machine.serve_queue)),
         ("peers_connected", "Connected peers", count(connected)),
         ("subscribers", "Live subscribers", count(status.subscribers)),
     ];
@@ -234,6 +235,10 @@ fn counters(registry: &mut Registry, machine: &Status) {
         ("staged", "Commits of which blocks were staged in storage", counters.staged),
         ("dropped_local", "Own commits and votes without room", counters.dropped_local),
         ("sent_bytes", "Bytes sent in answers", counters.sent_bytes),
+        ("queued_requests", "Inbound requests that had to wait to be served", counters.queued_requests),
+        ("refused_rate", "Inbound requests over their peer's rate", counters.refused_rate),
+        ("refused_repeats", "Inbound requests for the same answer again", counters.refused_repeats),
+        ("refused_room", "Inbound requests for which there was no room", counters.refused_room),
     ];
     for (name, help, value) in counted {
         let counter = Counter::<u64>::default();

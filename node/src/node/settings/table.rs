@@ -79,11 +79,25 @@ table! {
         /// How long a peer is kept out after a provable offence; doubled with each further one, up to 64 times. At
         /// least 1 ms and at most an hour.
         ban "ban" => sync.ban;
-        /// Most inbound requests being served at once for one peer, at least 1 and at most 1,000.
+        /// Most inbound requests being served at once for one peer, at least 1 and at most 1,000. No peer is served
+        /// more at once than could be served beside it.
         max_serving_per_peer "max-serving-per-peer" => sync.max_serving_per_peer;
         /// Most inbound requests being served at once in all, at least 1 and at most 100,000.
         max_serving "max-serving" => sync.max_serving;
-        /// How long an inbound request may take from its admission on, at least 1 ms and at most an hour.
+        /// Most inbound requests of one peer that wait to be served, at most 1,000. None: what cannot be served at
+        /// once is refused.
+        max_queued_per_peer "max-queued-per-peer" => sync.max_queued_per_peer;
+        /// The same of all peers, at most 100,000.
+        max_queued "max-queued" => sync.max_queued;
+        /// Most requests for commits and blocks that one peer may send in a second, at least 1 and at most 1,000,000.
+        /// Fewer protect the disk; a peer that catches up over small blocks needs some thousands.
+        max_data_requests_per_second "max-data-requests-per-second" => sync.max_data_requests_per_second;
+        /// The same for requests that a short message answers: which commit, how far, and pushes.
+        max_small_requests_per_second "max-small-requests-per-second" => sync.max_small_requests_per_second;
+        /// Most bytes of commits and blocks that one peer is sent in a second, at least 64 KiB and at most 1 TiB; a
+        /// single answer may pass it. Fewer keep the uplink for others.
+        max_served_bytes_per_second "max-served-bytes-per-second" => sync.max_served_bytes_per_second;
+        /// How long an inbound request may take once it is being served, at least 1 ms and at most an hour.
         serve_timeout "serve-timeout" => sync.serve_timeout;
         /// Most requests for commits that are not there yet and wait here for them, of one peer; at most 1,000. None: a
         /// request for what is not there is refused at once.
