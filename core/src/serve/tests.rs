@@ -285,3 +285,50 @@ fn a_request_is_taken_in_twice() {
     assert_eq!(again(&mut server), Err(Refused::Room));
     assert_eq!(server.done(InboundId::new(1_000), 5), Finished::Unknown);
 }
+
+#[test]
+fn some_order_of_events_breaks_the_books() {
+    for (max_serving, max_serving_per_peer, max_queued) in [(1, 1, 3), (3, 2, 5), (8, 8, 4), (20, 3, 100)] {
+        let config = Config { max_serving, max_serving_per_peer, max_queued, ..Config::default() };
+        let mut server = Server::new(&config);
+        let mut rng = crate::rng::Rng::new([1; 32]);
+        let (mut waiting, mut serving) = (Vec::new(), Vec::new());
+        for _ in 0..20_000 {
+            server.pass(rng.below(SECOND / 10));
+            let from = peer(u8::try_from(rng.below(6)).unwrap());
+            match rng.below(8) {
+                0 if rng.below(4) == 0 => {
+                    let dropped = server.serve.gone(from);
+                    waiting.retain(|id| !dropped.contains(id));
+                }
+                0..4 => waiting.extend(server.ask(from, rng.below(80 << 20))),
+                4 => waiting.extend(server.ask_for(from, plan(1, 1_000))),
+                5 => waiting
+                    .extend(server.ask_for(from, ServePlan::CommitInfo { index: CommitIndex::GENESIS })),
+                6 if !waiting.is_empty() => {
+                    let at = usize::try_from(rng.below(waiting.len() as u64)).unwrap();
+                    assert_eq!(server.done(waiting.swap_remove(at), 0), Finished::Waited);
+                }
+                _ if !serving.is_empty() => {
+                    let at = usize::try_from(rng.below(serving.len() as u64)).unwrap();
+                    let bytes = rng.next_u64() >> rng.below(64);
+                    assert_eq!(server.done(serving.swap_remove(at), bytes), Finished::Served);
+                }
+                _ => {}
+            }
+            let begun = server.begun();
+            waiting.retain(|id| !begun.contains(id));
+            serving.extend(begun);
+            assert_eq!((waiting.len(), serving.len()), (server.serve.queued(), server.serve.serving()));
+        }
+        // Whatever is left is served in the end, and nothing stays.
+        (0..6).for_each(|number| drop(server.serve.asked(peer(number), Kind::Small, server.now)));
+        while let Some(id) = serving.pop() {
+            server.done(id, 1);
+            serving.extend(server.begun());
+        }
+        assert_eq!((server.serve.queued(), server.serve.serving()), (0, 0));
+        (0..6).for_each(|number| assert!(server.serve.gone(peer(number)).is_empty()));
+        assert_eq!(server.serve.clients(), 0);
+    }
+}
