@@ -343,7 +343,8 @@ impl Serve {
         Finished::Served
     }
 
-    /// A peer is gone: its requests that wait here, to be refused. What is being sent keeps its slot until that is over.
+    /// A peer is gone: its requests that wait here, to be refused. What is being sent keeps its slot until that is
+    /// over.
     pub(crate) fn gone(&mut self, peer: PeerId) -> Vec<InboundId> {
         let dropped = self.withdraw(peer, |_| true);
         if let Some(client) = self.clients.get_mut(&peer) {
@@ -398,7 +399,8 @@ impl Serve {
         self.waiting.len()
     }
 
-    /// What must hold between any two events: the caps, that the books agree, and that nobody waits who could be served.
+    /// What must hold between any two events: the caps, that the books agree, and that nobody waits who could be
+    /// served.
     pub(crate) fn check_invariants(&self) -> Result<(), &'static str> {
         let (limits, clients) = (&self.limits, || self.clients.values());
         let queued: usize = clients().map(|client| client.queue.len()).sum();

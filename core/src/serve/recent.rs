@@ -123,11 +123,14 @@ mod tests {
             digest: BlockDigest::new([digest; 32]),
             epoch: Epoch::ZERO,
         };
-        ServePlan::Blocks { refs: (first..first + count).map(reference).collect(), max_bytes: 1 }
+        ServePlan::Blocks {
+            refs: (first..=u8::MAX).map(reference).take(usize::from(count)).collect(),
+            max_bytes: 1,
+        }
     }
 
     fn at(millis: u64) -> Timestamp {
-        Timestamp::from_micros(millis * 1_000)
+        Timestamp::ZERO.saturating_add(Duration::from_millis(millis))
     }
 
     #[test]

@@ -20,17 +20,17 @@ impl Server {
     }
 
     fn pass(&mut self, micros: u64) {
-        self.now = Timestamp::from_micros(self.now.as_micros() + micros);
+        self.now = self.now.saturating_add(Duration::from_micros(micros));
     }
 
     /// One more request for an answer of at most so many bytes, and what became of it.
     fn ask(&mut self, from: PeerId, max_bytes: u64) -> Result<InboundId, Refused> {
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         self.ask_for(from, plan(self.next, max_bytes))
     }
 
     fn ask_for(&mut self, from: PeerId, plan: ServePlan) -> Result<InboundId, Refused> {
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         let id = InboundId::new(u64::from(self.next));
         self.serve.asked(from, Kind::Data, self.now)?;
         self.serve.admit(id, from, plan, self.now)?;
@@ -212,7 +212,7 @@ fn shares(answers: [(u64, u64); 2]) -> [u64; 2] {
         server.pass(SECOND / 100);
         let id = begun.first().copied().or_else(|| server.serve.serving.keys().next().copied()).unwrap();
         let (_, number) = under_way.iter().find(|(of, _)| *of == id).copied().unwrap();
-        sent[number] += answers[number].0;
+        sent[number] = u64::saturating_add(sent[number], answers[number].0);
         server.done(id, answers[number].0);
         assert_eq!(server.begun().len(), 1);
     }
@@ -322,7 +322,9 @@ fn some_order_of_events_breaks_the_books() {
             assert_eq!((waiting.len(), serving.len()), (server.serve.queued(), server.serve.serving()));
         }
         // Whatever is left is served in the end, and nothing stays.
-        (0..6).for_each(|number| drop(server.serve.asked(peer(number), Kind::Small, server.now)));
+        for number in 0..6 {
+            assert_eq!(server.serve.asked(peer(number), Kind::Small, server.now), Ok(()));
+        }
         while let Some(id) = serving.pop() {
             server.done(id, 1);
             serving.extend(server.begun());
