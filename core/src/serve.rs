@@ -1,7 +1,7 @@
 //! Admission of what peers ask of us, before storage is touched (scheduling: Serving; threats: 17, 18, 27).
 //!
 //! A request passes three gates. Its peer may ask so often, and be sent so many bytes, in a second. It is not given
-//! the same answer again and again. And it needs a slot, which it keeps until all is sent.
+//! the same dear answer again and again. And it needs a slot, which it keeps until all is sent.
 //!
 //! Slots are shared out so that nobody's hunger is another's wait. A peer never holds more slots than are free: however
 //! many are greedy, there is one for who comes next. Who gets none at once waits in a queue, and the queues take turns
@@ -27,6 +27,9 @@ use recent::{Answered, Recent};
 
 /// What an answer costs at least in credit, in bytes: looking it up is work, however little there is to send.
 const LEAST_COST: u64 = 4 * 1024;
+/// Bytes from which on an answer is dear: more than goes into one message. What is cheaper may be had again: an honest
+/// peer asks anew for commits that run over the end of an epoch, until it knows the next committee.
+const DEAR: u64 = 256 * 1024;
 /// How many turns' credit a peer may save up.
 const TURNS_SAVED: u64 = 4;
 
@@ -100,7 +103,7 @@ pub(crate) enum Kind {
 pub(crate) enum Refused {
     /// Its peer asks more often, or for more bytes, than it may.
     Rate,
-    /// Its peer was given the same answer, more than once, a short while ago.
+    /// Its peer was given the same dear answer, more than once, a short while ago, or is being given it.
     Repeated,
     /// As many are served and wait as may.
     Room,
@@ -333,7 +336,8 @@ impl Serve {
                 let back = max_bytes.max(LEAST_COST).saturating_sub(bytes.max(LEAST_COST));
                 client.credit = client.credit.max(client.credit.saturating_add(back).min(most));
             }
-            if let Some(answer) = answer.filter(|_| now >= deadline) {
+            // Past the deadline it was we who broke it off.
+            if let Some(answer) = answer.filter(|_| now >= deadline || bytes <= DEAR) {
                 client.recent.forget(answer);
             }
             if client.gone && client.serving == 0 {

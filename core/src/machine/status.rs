@@ -122,7 +122,7 @@ pub struct Counters {
     pub queued_requests: u64,
     /// Inbound requests refused because their peer asked more often, or for more bytes, than it may.
     pub refused_rate: u64,
-    /// Inbound requests refused because their peer had been given the same answer twice a short while before.
+    /// Inbound requests refused because their peer had been given the same dear answer twice a short while before.
     pub refused_repeats: u64,
     /// Inbound requests refused because as many were served and waited as may.
     pub refused_room: u64,

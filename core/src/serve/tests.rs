@@ -136,12 +136,12 @@ fn the_same_answer_is_given_again_and_again() {
 }
 
 #[test]
-fn an_answer_that_was_broken_off_or_never_begun_counts_as_given() {
+fn an_answer_that_was_cheap_or_broken_off_or_never_begun_counts_as_given() {
     let serve_timeout = Duration::from_secs(1);
     let config = Config { max_serving_per_peer: 1, serve_timeout, ..Config::default() };
     let mut server = Server::new(&config);
     let same = plan(1, 1_000);
-    for finish_after in [SECOND - 1, SECOND] {
+    for (finish_after, bytes) in [(SECOND - 1, DEAR + 1), (SECOND - 1, DEAR), (SECOND, DEAR + 1)] {
         server.pass(10 * SECOND);
         let begun = server.ask_for(peer(1), same.clone()).unwrap();
         for _ in 0..3 {
@@ -151,11 +151,11 @@ fn an_answer_that_was_broken_off_or_never_begun_counts_as_given() {
         let other = server.ask_for(peer(1), same.clone()).unwrap();
         assert_eq!(server.begun(), [begun]);
         server.pass(finish_after);
-        server.done(begun, 10);
+        server.done(begun, bytes);
         assert_eq!(server.begun(), [other]);
         let again = server.ask_for(peer(1), same.clone());
-        assert_eq!(again.is_ok(), finish_after == SECOND, "{again:?}");
-        server.done(other, 10);
+        assert_eq!(again.is_err(), finish_after < SECOND && bytes > DEAR, "{again:?}");
+        server.done(other, DEAR + 1);
         server.begun().into_iter().for_each(|id| assert_eq!(server.done(id, 10), Finished::Served));
     }
 }

@@ -237,7 +237,7 @@ fn counters(registry: &mut Registry, machine: &Status) {
         ("sent_bytes", "Bytes sent in answers", counters.sent_bytes),
         ("queued_requests", "Inbound requests that had to wait to be served", counters.queued_requests),
         ("refused_rate", "Inbound requests over their peer's rate", counters.refused_rate),
-        ("refused_repeats", "Inbound requests for the same answer again", counters.refused_repeats),
+        ("refused_repeats", "Inbound requests for the same dear answer again", counters.refused_repeats),
         ("refused_room", "Inbound requests for which there was no room", counters.refused_room),
     ];
     for (name, help, value) in counted {
