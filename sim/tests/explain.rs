@@ -264,6 +264,27 @@ fn a_peer_that_is_not_asked_is_given_a_wrong_reason() {
 }
 
 #[test]
+fn a_peer_that_is_left_for_others_seems_able_or_out_of_reach() {
+    let chain = Chain::of(10, 1);
+    let (mut world, client, servers) = world(&chain, small_requests(), 0, 2);
+    world.tamper(servers[0], |request, reply| match request {
+        Request::Commits(_) => Reply::Broken(Vec::new(), RequestFailure::Reset),
+        _ => reply,
+    });
+    world.tamper(servers[1], |request, reply| match request {
+        Request::Commits(_) => Reply::Stuck(Vec::new()),
+        _ => reply,
+    });
+    let ability = |world: &World| {
+        let told = world.machine(client).explain(at(1));
+        check(world.machine(client), &told);
+        told.peers.iter().find(|(id, _)| *id == world.peer(servers[0])).map(|(_, ability)| *ability)
+    };
+    let left = |world: &World| matches!(ability(world), Some(Ability::AtNeed { .. }));
+    assert!(world.run_until(10 * MINUTE, left), "{}", world.machine(client).explain(at(1)));
+}
+
+#[test]
 fn what_blocks_everything_is_not_said() {
     let chain = Chain::of(40, 1);
     let fails = |world: &World, client, index| world.machine(client).explain(at(index)).obstacles;
