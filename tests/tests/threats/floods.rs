@@ -111,14 +111,15 @@ fn threat_18_answers_that_nobody_reads_hold_places_for_ever() {
     world.run_until(SECOND, |_| false);
     world.set_reads(stranger, false);
     let before = world.traffic(server);
-    for _ in 0..3 * config.max_serving_per_peer {
-        world.ask(stranger, server, commits(1, 120));
+    for start in 1..=3 * config.max_serving_per_peer {
+        world.ask(stranger, server, commits(start, 120));
     }
     world.run_until(SECOND, |_| false);
     let serving = world.machine(server).status().serving;
-    assert_eq!(serving, config.max_serving_per_peer as usize);
-    // The connection stands; the answers are given up, and hardly anything was sent of them.
-    world.run_until(config.serve_timeout, |_| false);
+    assert!((1..=config.max_serving_per_peer as usize).contains(&serving), "{serving}");
+    // The connection stands; the answers are given up, and so are those that waited for their places, and hardly
+    // anything was sent of them.
+    world.run_until(2 * config.serve_timeout, |_| false);
     assert_eq!(world.machine(server).status().serving, 0);
     assert!(world.is_connected(server, stranger));
     assert_eq!(world.traffic(server).served_bytes, before.served_bytes);
@@ -224,4 +225,35 @@ fn threat_23_a_ban_ends_with_the_connection() {
     let before = scene.world.traffic(scene.client).requests;
     scene.pass(50 * SECOND);
     assert_eq!(scene.world.traffic(scene.client).requests, before, "it was asked while it was banned");
+}
+
+/// Twenty identities with as many unread answers each as they may have, until `serve_timeout`: something must be kept for
+/// those who have nothing.
+#[test]
+fn threat_18_unread_answers_of_many_identities_fill_all_places() {
+    use soma_sync_core::{request::FetchCommits, types::CommitRef};
+    use soma_sync_sim::hostile::flood_requests;
+    use std::time::Duration;
+    let lab = lab(120, 1);
+    let mut world = World::new(Pace::default());
+    let server = world.add(Config::default(), all(&lab));
+    let client = world.add(small(), first(&lab, 0));
+    for _ in 0..20 {
+        let from = world.add(Config::default(), all(&lab));
+        world.connect(server, from);
+        world.set_reads(from, false);
+        let dear = Request::Commits(FetchCommits {
+            start: index(1),
+            end: index(120),
+            max_bytes: u64::MAX,
+            wait: Duration::ZERO,
+            with_blocks: false,
+        });
+        flood_requests(&mut world, from, server, Duration::from_millis(2), vec![dear]);
+    }
+    world.run_until(SECOND, |_| false);
+    world.connect(client, server);
+    let tip: CommitRef = tip(&lab);
+    let reached = world.run_until(10 * SECOND, |world| world.machine(client).status().certifiable == tip);
+    assert!(reached, "at {} after ten seconds", world.machine(client).status().queued);
 }
