@@ -45,7 +45,7 @@ fn check(machine: &SyncMachine, told: &Explanation) {
         Stage::Beyond { horizon } => assert!(index > horizon),
         Stage::Missing => assert_eq!(told.requests.iter().find(first), None, "{told}"),
         Stage::Requested => {
-            assert!(told.requests.iter().any(|ask| ask.what <= Asked::CommitToCome), "{told}")
+            assert!(told.requests.iter().any(|ask| ask.what <= Asked::CommitToCome), "{told}");
         }
         Stage::Certifying => assert!(index > told.queued),
         Stage::Certified(blocks) => {

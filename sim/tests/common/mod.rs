@@ -1,12 +1,14 @@
 //! What the tests of whole networks share: a chain, a client and honest servers.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
-use soma_sync_core::{Config, Event, committee::Committee, types::CommitRef};
+use soma_sync_core::{
+    Command, Config, Event, SyncMachine, Timestamp, committee::Committee, types::CommitRef,
+};
 use soma_sync_sim::{
     chain::{ChainMaker, ChainSpec, MadeCommit},
     world::{ChainStore, NodeId, Pace, World},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 
@@ -74,4 +76,59 @@ pub fn observed(made: &MadeCommit) -> Event {
         commit: made.header.payload.clone(),
         blocks: made.blocks.iter().map(|block| block.payload.clone()).collect(),
     }
+}
+
+/// Runs a machine by hand: our own consensus makes commits up to `tip` while the certifying jobs that it has handed
+/// out take long, and then they are done too. Storage and consumers are quick.
+pub fn drive_past(world: &World, node: NodeId, chain: &Chain, tip: u32) -> SyncMachine {
+    let mut machine = world.machine(node).clone();
+    let now = world.now();
+    let jobs = world.pending_verdicts(node);
+    let mut events: VecDeque<Event> = chain.commits[..tip as usize].iter().map(observed).collect();
+    let mut late: Vec<Event> = jobs;
+    loop {
+        let event = match events.pop_front() {
+            Some(event) => event,
+            None if late.is_empty() => return machine,
+            None => late.remove(0),
+        };
+        machine.handle(now, event);
+        while let Some(command) = machine.poll_command() {
+            match command {
+                Command::Verify { id, job } => {
+                    events.push_front(Event::Verified { id, verdict: job.run([0; 32]) });
+                }
+                Command::StoreBatch { batch } => events.push_front(Event::Stored { through: batch.id }),
+                Command::Broadcast { range } => {
+                    events.push_front(Event::Broadcasted { through: range.end() });
+                }
+                _ => {}
+            }
+        }
+        machine.check_invariants().unwrap();
+    }
+}
+
+/// Runs a machine by hand, with workers, storage and consumers that are done at once. What it hands to consumers.
+pub fn broadcasts(machine: &mut SyncMachine, events: impl IntoIterator<Item = Event>) -> Vec<(u32, u32)> {
+    let mut events: VecDeque<Event> = events.into_iter().collect();
+    let mut ranges = Vec::new();
+    while let Some(event) = events.pop_front() {
+        machine.handle(Timestamp::from_micros(1), event);
+        while let Some(command) = machine.poll_command() {
+            match command {
+                Command::Verify { id, job } => {
+                    events.push_front(Event::Verified { id, verdict: job.run([0; 32]) });
+                }
+                Command::StoreBatch { batch } => events.push_front(Event::Stored { through: batch.id }),
+                Command::Broadcast { range } => {
+                    ranges.push((range.start().get(), range.end().get()));
+                    events.push_front(Event::Broadcasted { through: range.end() });
+                }
+                _ => {}
+            }
+        }
+        machine.check_invariants().unwrap();
+    }
+    ranges
 }
