@@ -156,17 +156,22 @@ pub enum Ability {
         /// The lowest that it has.
         lowest: CommitIndex,
     },
-    /// It failed to deliver this commit, and is asked for others.
-    Avoided {
-        /// Until when.
-        until: Timestamp,
-    },
     /// It is asked for as much as it may be.
     Full {
         /// Requests for commits and blocks in flight to it.
         in_flight: u32,
         /// How many may be.
         limit: u32,
+    },
+    /// It failed to deliver this commit, and is asked for others.
+    Avoided {
+        /// Until when.
+        until: Timestamp,
+    },
+    /// It failed to deliver this commit, for which everything waits: it is asked for it if nobody else can be.
+    AtNeed {
+        /// Until when.
+        until: Timestamp,
     },
     /// It could be asked.
     Able,

@@ -87,7 +87,7 @@ pub(crate) struct Peer {
     pub(crate) backoff_until: Timestamp,
     banned_until: Timestamp,
     /// Starts of ranges that it failed to deliver, and until when it is not asked for them again.
-    avoided: BTreeMap<CommitIndex, Avoided>,
+    pub(crate) avoided: BTreeMap<CommitIndex, Avoided>,
     /// What its claims are cut to, and until when, since it failed to deliver more.
     cut: Option<(CommitIndex, Timestamp)>,
     /// How often its deadlines were doubled, because requests to it timed out.
@@ -130,10 +130,10 @@ pub(crate) enum Link {
 
 /// Something that a peer failed to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Avoided {
+pub(crate) struct Avoided {
     /// Until when it is not asked for it at all, and until when only if nobody else can be.
-    at_least_until: Timestamp,
-    until: Timestamp,
+    pub(crate) at_least_until: Timestamp,
+    pub(crate) until: Timestamp,
     /// How often in a row.
     times: u32,
 }
@@ -204,11 +204,6 @@ impl Peer {
         let claims = self.claim.is_some_and(|claim| claim.lowest <= start && start <= claim.highest);
         let rested = |avoided: &Avoided| now >= avoided.at_least_until;
         claims && self.is_available(now) && self.avoided.get(&start).is_none_or(rested)
-    }
-
-    /// Until when it is not asked for `start`, since it failed to deliver it.
-    pub(crate) fn avoided_until(&self, start: CommitIndex) -> Option<Timestamp> {
-        self.avoided.get(&start).map(|avoided| avoided.until)
     }
 
     /// Whether one more request may be sent to it.

@@ -195,7 +195,7 @@ impl View<'_> {
     /// A peer to ask for `start`: one of those that are expected to deliver it at the least cost, the less it costs the
     /// likelier; and now and then any other one, so that a peer can show that it has become better (scheduling: Choice).
     fn choose(&self, start: CommitIndex) -> Option<(PeerId, &Peer)> {
-        let share = self.share();
+        let share = share(self.peers, self.config);
         let roomy = || self.peers.checked().filter(|(_, peer)| peer.has_room() && peer.in_flight < share);
         let mut able: Vec<_> = roomy().filter(|(_, peer)| peer.can_serve(start, self.now)).collect();
         if able.is_empty() && self.tip.next() == Some(start) {
@@ -222,11 +222,10 @@ impl View<'_> {
         }
         able.first().copied()
     }
+}
 
-    /// Most requests in flight to one peer: a quarter of all where there are four or more, so that none can take all
-    /// places.
-    fn share(&self) -> u32 {
-        let several = self.peers.checked().nth(3).is_some();
-        if several { (self.config.max_requests / 4).max(1) } else { self.config.max_requests }
-    }
+/// Most requests in flight to one peer: a quarter of all where there are four or more, so that none can take all places.
+pub(crate) fn share(peers: &PeerBook, config: &Config) -> u32 {
+    let several = peers.checked().nth(3).is_some();
+    if several { (config.max_requests / 4).max(1) } else { config.max_requests }
 }

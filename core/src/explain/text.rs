@@ -128,6 +128,9 @@ impl Ability {
             }
             Self::Pruned { lowest } => write!(f, "has only what is above: its lowest is {lowest}"),
             Self::Avoided { until } => write!(f, "failed to deliver it; asked for it again {}", seen(*until)),
+            Self::AtNeed { until } => {
+                write!(f, "failed to deliver it; asked for it if nobody else can be, else {}", seen(*until))
+            }
             Self::Full { in_flight, limit } => write!(f, "has {in_flight} of {limit} requests in flight"),
             Self::Able => f.write_str("could be asked"),
         }

@@ -8,8 +8,8 @@ use crate::{
     event::RequestId,
     explain::{self, Ability, Ask, Blocks, Explanation, Obstacle, Stage, Timer},
     ledger::Claimant,
-    peers::{Link, Peer},
-    schedule::Purpose,
+    peers::{Avoided, Link, Peer},
+    schedule::{Purpose, share},
     time::Timestamp,
     types::{CommitIndex, PeerId},
     window::{Body, Slot, Span},
@@ -24,7 +24,7 @@ impl SyncMachine {
         let tip = self.tip.reference.index;
         let on_record = || self.peers.iter();
         let shown = |peer: &Peer| peer.link != Link::Down || peer.banned_until() > self.now;
-        let avoids = |peer: &Peer| peer.avoided_until(index).filter(|until| *until > self.now);
+        let avoids = |peer: &Peer| self.avoided(index, peer).map(|avoided| avoided.until);
         Explanation {
             index,
             now: self.now,
@@ -95,8 +95,9 @@ impl SyncMachine {
 
     fn ability(&self, index: CommitIndex, peer: &Peer) -> Ability {
         let ahead = |until: Timestamp| until > self.now;
-        let avoided = peer.avoided_until(index).filter(|until| ahead(*until));
-        match (peer.claim, avoided) {
+        let limit = peer.limit.min(share(&self.peers, &self.config));
+        let awaited = self.tip.reference.index.next() == Some(index);
+        match (peer.claim, self.avoided(index, peer)) {
             _ if ahead(peer.banned_until()) => Ability::Banned { until: peer.banned_until() },
             _ if peer.link != Link::Checked => Ability::NotChecked,
             _ if ahead(peer.backoff_until) => Ability::Resting { until: peer.backoff_until },
@@ -105,10 +106,18 @@ impl SyncMachine {
                 Ability::NotClaimed { highest: claim.highest, cut: claim.cut }
             }
             (Some(claim), _) if claim.lowest > index => Ability::Pruned { lowest: claim.lowest },
-            (_, Some(until)) => Ability::Avoided { until },
-            _ if !peer.has_room() => Ability::Full { in_flight: peer.in_flight, limit: peer.limit },
-            _ => Ability::Able,
+            _ if peer.in_flight >= limit => Ability::Full { in_flight: peer.in_flight, limit },
+            (_, Some(avoided)) if awaited && !ahead(avoided.at_least_until) => {
+                Ability::AtNeed { until: avoided.until }
+            }
+            (_, Some(avoided)) => Ability::Avoided { until: avoided.until },
+            (Some(_), None) => Ability::Able,
         }
+    }
+
+    /// That the peer failed to deliver the commit lately, if so.
+    fn avoided(&self, index: CommitIndex, peer: &Peer) -> Option<Avoided> {
+        peer.avoided.get(&index).copied().filter(|avoided| avoided.until > self.now)
     }
 
     fn obstacles(&self, index: CommitIndex) -> Vec<Obstacle> {
