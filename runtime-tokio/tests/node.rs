@@ -311,10 +311,10 @@ async fn a_reader_that_does_not_read_is_served_for_ever() {
     let transport = network.join(peer(2));
     let connection = transport.dial(id, address).await.unwrap();
     let mut streams = Vec::new();
-    for _ in 0..3 {
+    for first in 1..=3 {
         let (mut sender, receiver) = connection.open().await.unwrap();
         let request = Request::Commits(FetchCommits {
-            start: CommitIndex::new(1),
+            start: CommitIndex::new(first),
             end: CommitIndex::new(COMMITS),
             max_bytes: u64::from(u32::MAX),
             wait: Duration::ZERO,
