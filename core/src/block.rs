@@ -7,6 +7,7 @@ use crate::{
     bcs::{Cursor, Writer},
     committee::ValidatorSet,
     config::Limits,
+    defence::{Defence, stands},
     digest,
     types::{AuthorityIndex, BlockDigest, BlockRef, CommitRef, Epoch, Round, Stake},
 };
@@ -96,7 +97,9 @@ impl<'a> BlockView<'a> {
         let block = consumed(bytes, &cursor);
         let tail = cursor.rest();
         let signature = cursor.byte_string()?;
-        cursor.finish()?;
+        if stands(Defence::BlockEnd) {
+            cursor.finish()?;
+        }
         Ok(Self {
             block,
             tail,

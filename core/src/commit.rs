@@ -4,6 +4,7 @@ use crate::{
     bcs::{Cursor, DecodeError, Items, Writer},
     block::check_size,
     config::Limits,
+    defence::{Defence, stands},
     digest,
     job::CommitHeader,
     payload::Payload,
@@ -50,7 +51,9 @@ impl CommitHeader {
         let leader = BlockRef::from_bytes(&cursor.array()?);
         let blocks = cursor.fixed_items(Items::Blocks, limits.max_blocks_per_commit, BlockRef::BYTES)?;
         let epoch = Epoch::new(cursor.u64()?);
-        cursor.finish()?;
+        if stands(Defence::CommitEnd) {
+            cursor.finish()?;
+        }
         let (blocks, _) = blocks.as_chunks();
         let blocks = blocks.iter().map(BlockRef::from_bytes).collect();
         let reference = CommitRef { index, digest: CommitDigest::new(digest::hash(bytes)) };

@@ -7,6 +7,7 @@ use crate::{
     bcs::{Cursor, DecodeError, Writer},
     block::{Block, SIGNING_MESSAGE_BYTES, intent_message},
     config::Limits,
+    defence::{Defence, stands},
     digest,
     types::{AuthorityIndex, BlockRef, ChainId, Epoch, Stake},
 };
@@ -400,7 +401,7 @@ impl StakeTally {
             self.counted.resize(word.saturating_add(1), 0);
         }
         match self.counted.get_mut(word) {
-            Some(bits) if *bits & bit == 0 => {
+            Some(bits) if *bits & bit == 0 || !stands(Defence::StakeOnce) => {
                 *bits |= bit;
                 self.stake = self.stake.saturating_add(stake.get());
                 true

@@ -1,6 +1,9 @@
 //! The machine's configuration: a plain struct with defaults, checked once.
 
-use crate::types::CommitRef;
+use crate::{
+    defence::{Defence, stands},
+    types::CommitRef,
+};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -210,7 +213,8 @@ impl Config {
     pub fn answer_bytes(&self) -> u64 {
         // Room for the largest block, or the largest commit, and the message around it.
         let largest = self.limits.max_block_bytes.max(self.limits.max_commit_bytes());
-        self.max_fetch_response_bytes.max(largest.saturating_add(KIB))
+        let least = if stands(Defence::LargestItem) { largest.saturating_add(KIB) } else { 0 };
+        self.max_fetch_response_bytes.max(least)
     }
 
     /// The most bytes that an answer of commits may have: more than [`Config::answer_bytes`] where the votes for a single

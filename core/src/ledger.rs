@@ -5,6 +5,7 @@
 //! keeps in memory. A part of the budget, the carve-out, is for the frontier only (the lowest commit not yet handed to
 //! storage), so that what was fetched ahead can never keep the frontier from going on.
 
+use crate::defence::{Defence, stands};
 use alloc::collections::BTreeMap;
 
 /// A message whose payloads are held.
@@ -59,7 +60,8 @@ impl Ledger {
     pub(crate) fn room(&self, claimant: Claimant) -> u64 {
         let share = match claimant {
             Claimant::Frontier => self.capacity,
-            Claimant::Ahead => self.capacity.saturating_sub(self.carve_out),
+            Claimant::Ahead if stands(Defence::FrontierBytes) => self.capacity.saturating_sub(self.carve_out),
+            Claimant::Ahead => self.capacity,
         };
         share.saturating_sub(self.used())
     }

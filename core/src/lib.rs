@@ -105,6 +105,9 @@
 //! `bls` adds to them what a block says about the end of its epoch: the BLS keys of the next validators are points of
 //! the group, the author's signature on them holds, and so does the aggregate, as far as a block alone can show it
 //! (`block::BlockView::verify_bls`). It builds the C and assembly of `blst`; no other feature builds any.
+//!
+//! `defence-switches` is for tests only and belongs in no release: it lets a test take away one defence at a time, to
+//! see that another test notices.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -121,6 +124,10 @@ pub mod command;
 pub mod commit;
 pub mod committee;
 pub mod config;
+#[cfg(feature = "defence-switches")]
+pub mod defence;
+#[cfg(not(feature = "defence-switches"))]
+mod defence;
 mod digest;
 pub mod event;
 pub mod explain;

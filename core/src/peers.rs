@@ -6,6 +6,7 @@
 use crate::{
     command::Offence,
     config::Config,
+    defence::{Defence, stands},
     rng::Rng,
     time::{Timestamp, micros},
     types::{CommitIndex, PeerId},
@@ -190,7 +191,7 @@ impl Peer {
 
     /// Whether it may be asked for data at all now.
     pub(crate) fn is_available(&self, now: Timestamp) -> bool {
-        self.link == Link::Checked && now >= self.backoff_until && now >= self.banned_until
+        self.link == Link::Checked && now >= self.backoff_until && now >= self.banned_until()
     }
 
     /// Whether it says that it has `start`, and has not failed to deliver it lately.
@@ -201,7 +202,8 @@ impl Peer {
 
     /// The same where nobody else can, for who has failed again and again.
     pub(crate) fn can_serve_at_need(&self, start: CommitIndex, now: Timestamp) -> bool {
-        let claims = self.claim.is_some_and(|claim| claim.lowest <= start && start <= claim.highest);
+        let lowest = |claim: Claim| claim.lowest <= start || !stands(Defence::LowestClaimed);
+        let claims = self.claim.is_some_and(|claim| lowest(claim) && start <= claim.highest);
         let rested = |avoided: &Avoided| now >= avoided.at_least_until;
         claims && self.is_available(now) && self.avoided.get(&start).is_none_or(rested)
     }
@@ -244,7 +246,7 @@ impl Peer {
     /// what it is asked for it delivers (scheduling: Choice).
     pub(crate) fn cost(&self) -> u64 {
         let shortfall = u64::from(DELIVERY_WHOLE.checked_div(self.delivery.max(1)).unwrap_or(DELIVERY_WHOLE));
-        let overtaken = if self.overtaken { OVERTAKEN_FACTOR } else { 1 };
+        let overtaken = if self.overtaken && stands(Defence::Overtaken) { OVERTAKEN_FACTOR } else { 1 };
         let unproven = if self.is_proven() { 1 } else { UNPROVEN_FACTOR };
         let factors = overtaken.saturating_mul(unproven);
         let each = self.latency_us().saturating_mul(shortfall).saturating_mul(factors);
@@ -338,7 +340,9 @@ impl Peer {
     pub(crate) fn failed(&mut self, start: CommitIndex, now: Timestamp, config: &Config, rng: &mut Rng) {
         self.limit = (self.limit / 2).max(1);
         self.shown(0, 1);
-        self.avoid(start, now, config);
+        if stands(Defence::AvoidFailed) {
+            self.avoid(start, now, config);
+        }
         let doubled = BACKOFF_MIN.saturating_mul(1u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX));
         self.failures = self.failures.saturating_add(1);
         let backoff = doubled.min(BACKOFF_MAX);
@@ -348,7 +352,9 @@ impl Peer {
         let shown = below.max(self.delivered);
         let believed_again =
             CUT_MIN.saturating_mul(1u32.checked_shl(self.failures.min(8)).unwrap_or(u32::MAX));
-        self.cut = Some((shown, now.saturating_add(believed_again.min(CUT_MAX))));
+        if stands(Defence::CutClaims) {
+            self.cut = Some((shown, now.saturating_add(believed_again.min(CUT_MAX))));
+        }
         if let Some(claim) = self.claim {
             self.claimed(claim, now);
         }
@@ -394,7 +400,7 @@ impl Peer {
 
     /// Until when it is kept out.
     pub(crate) fn banned_until(&self) -> Timestamp {
-        self.banned_until
+        if stands(Defence::Bans) { self.banned_until } else { Timestamp::ZERO }
     }
 
     /// When something may change about it by time alone.
@@ -444,6 +450,9 @@ impl PeerBook {
             let oldest =
                 down.min_by_key(|(_, peer)| (peer.banned_until > now, peer.seen)).map(|(id, _)| *id)?;
             self.peers.remove(&oldest);
+        }
+        if !stands(Defence::KeptRecords) {
+            self.peers.remove(&id);
         }
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now, self.first_limit));
         peer.seen = now;

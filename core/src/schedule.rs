@@ -5,6 +5,7 @@
 
 use crate::{
     config::Config,
+    defence::{Defence, stands},
     peers::{Peer, PeerBook},
     time::Timestamp,
     types::{CommitIndex, CommitRange, PeerId},
@@ -164,7 +165,7 @@ impl View<'_> {
 
     /// The votes for the stored tip, from a peer that says it can certify it.
     fn votes_of_tip(&self) -> Option<Wanted> {
-        let tip = self.uncertified?;
+        let tip = self.uncertified.filter(|_| stands(Defence::KeptCertifiers))?;
         let (peer, _) = self.choose(tip)?;
         Some(self.commits(peer, CommitRange::single(tip), Purpose::Votes))
     }
@@ -226,6 +227,6 @@ impl View<'_> {
 
 /// Most requests in flight to one peer: a quarter of all where there are four or more, so that none can take all places.
 pub(crate) fn share(peers: &PeerBook, config: &Config) -> u32 {
-    let several = peers.checked().nth(3).is_some();
+    let several = peers.checked().nth(3).is_some() && stands(Defence::ShareOfWork);
     if several { (config.max_requests / 4).max(1) } else { config.max_requests }
 }

@@ -15,7 +15,13 @@ mod bucket;
 mod recent;
 
 use crate::{
-    command::ServePlan, config::Config, event::InboundId, request::Request, time::Timestamp, types::PeerId,
+    command::ServePlan,
+    config::Config,
+    defence::{Defence, stands},
+    event::InboundId,
+    request::Request,
+    time::Timestamp,
+    types::PeerId,
 };
 use alloc::{
     collections::{BTreeMap, VecDeque},
@@ -166,14 +172,14 @@ impl Limits {
             data_requests: u64::from(config.max_data_requests_per_second),
             small_requests: u64::from(config.max_small_requests_per_second),
             bytes: config.max_served_bytes_per_second,
-            turn: config.answer_bytes(),
-            timeout: config.serve_timeout,
+            turn: if stands(Defence::FairTurns) { config.answer_bytes() } else { u64::MAX },
+            timeout: if stands(Defence::ServeDeadline) { config.serve_timeout } else { Duration::MAX },
         }
     }
 
     /// Whether a peer that holds `serving` slots may have one more, where so many are free.
     fn allow(&self, serving: usize, free: usize) -> bool {
-        serving < self.slots_per_peer.min(free)
+        free > 0 && !stands(Defence::ServingPerPeer) || serving < self.slots_per_peer.min(free)
     }
 }
 
@@ -196,7 +202,7 @@ impl Serve {
             Kind::Data => (&mut client.data_requests, self.limits.data_requests),
             Kind::Small => (&mut client.small_requests, self.limits.small_requests),
         };
-        if !bucket.has_room(rate, now) {
+        if !bucket.has_room(rate, now) && stands(Defence::RequestRate) {
             return Err(Refused::Rate);
         }
         bucket.charge(1);
@@ -221,11 +227,12 @@ impl Serve {
             return Err(Refused::Room);
         }
         let answer = plan.max_bytes().map(|_| Answered::new(&plan, now));
-        if answer.is_some_and(|answer| client.recent.is_repeated(answer)) {
+        let repeated = answer.is_some_and(|answer| client.recent.is_repeated(answer));
+        if repeated && stands(Defence::RepeatedAnswers) {
             return Err(Refused::Repeated);
         }
         if let Some(max_bytes) = plan.max_bytes() {
-            if !client.bytes.has_room(self.limits.bytes, now) {
+            if !client.bytes.has_room(self.limits.bytes, now) && stands(Defence::ServedRate) {
                 return Err(Refused::Rate);
             }
             client.bytes.charge(max_bytes);

@@ -15,6 +15,8 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+#[cfg(feature = "defence-switches")]
+mod defences;
 pub mod hostile;
 pub mod oracle;
 pub mod world;

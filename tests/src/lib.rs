@@ -1,6 +1,9 @@
 //! What the whole-system tests share: the vectors of the original implementation, the table of deliberate differences
-//! from it, a small committee that signs, mirrors of the formats for an independent decoder, and the bodies of the fuzz targets.
+//! from it, a small committee that signs, mirrors of the formats for an independent decoder, the bodies of the fuzz targets,
+//! and which tests hold which defence.
 
+#[cfg(feature = "defence-switches")]
+pub mod defences;
 pub mod differences;
 pub mod fixture;
 pub mod fuzz;

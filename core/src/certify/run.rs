@@ -5,6 +5,7 @@ use crate::{
     block::{BlockError, BlockView, EndOfEpochData},
     committee::{Committee, StakeTally},
     config::Limits,
+    defence::{Defence, stands},
     job::{CertifiedRange, CertifyJob, CertifyVerdict, CheckedBlock, CommitHeader},
     payload::Payload,
     rules,
@@ -59,11 +60,11 @@ fn check_counts(job: &CertifyJob) -> Result<(), CertifyError> {
         return Err(CertifyError::Empty);
     }
     let max = u64::from(job.last.get()).saturating_add(1).saturating_sub(u64::from(job.start.get()));
-    if u64::try_from(count).is_ok_and(|count| count > max) {
+    if u64::try_from(count).is_ok_and(|count| count > max) && stands(Defence::CommitCount) {
         return Err(CertifyError::TooManyCommits { count, max });
     }
     let (count, max) = (job.certifiers.len(), job.committee.size().saturating_mul(2));
-    if count > max {
+    if count > max && stands(Defence::CertifierCount) {
         return Err(CertifyError::TooManyCertifiers { count, max });
     }
     Ok(())
@@ -79,10 +80,13 @@ fn decode(commits: Vec<Payload>, limits: &Limits) -> Result<Vec<CommitHeader>, C
 /// That the commits begin at `start` and each names the one before. The last one is returned.
 fn check_links(commits: &[CommitHeader], start: CommitIndex) -> Result<&CommitHeader, CertifyError> {
     let (first, rest) = commits.split_first().ok_or(CertifyError::Empty)?;
-    if first.reference.index != start {
+    if first.reference.index != start && stands(Defence::FirstCommit) {
         return Err(CertifyError::Start { expected: start, found: first.reference.index });
     }
     rest.iter().try_fold(first, |before, commit| {
+        if !stands(Defence::CommitOrder) {
+            return Ok(commit);
+        }
         let (previous, found) = (before.reference.index, commit.reference.index);
         if previous.next() != Some(found) {
             return Err(CertifyError::Sequence { previous, found });
@@ -137,7 +141,7 @@ impl<'a> Ballot<'a> {
             Ok(block) => block,
             Err(error) => return self.reject(CertifierError::Block(error.into())),
         };
-        if self.voters.contains(block.author()) {
+        if self.voters.contains(block.author()) && stands(Defence::StakeOnce) {
             return;
         }
         match self.check(&block, transactions) {
@@ -157,7 +161,9 @@ impl<'a> Ballot<'a> {
         transactions: &dyn Fn(&[u8]) -> bool,
     ) -> Result<(BlockRef, Claim), CertifierError> {
         let parts = rules::check_header(block, self.committee).map_err(CertifierError::Block)?;
-        if !block.votes().any(|vote| vote == self.commit) {
+        let exact = stands(Defence::ExactVotes);
+        let is_for = |vote: CommitRef| vote == self.commit || !exact && vote.index == self.commit.index;
+        if !block.votes().any(is_for) {
             return Err(CertifierError::NoVote);
         }
         rules::check_body(block, self.committee, transactions).map_err(CertifierError::Block)?;
@@ -184,7 +190,8 @@ impl<'a> Ballot<'a> {
                 self.reject(CertifierError::Block(BlockError::Signature));
             }
         }
-        if !tally.reached_quorum() {
+        let spoilt = self.bad > 0 && !stands(Defence::QuorumAmongBad);
+        if spoilt || !tally.reached_quorum() && stands(Defence::Quorum) {
             return Err(CertifyError::NoQuorum { stake: tally.stake(), first_bad: self.first_bad });
         }
         good.sort_unstable_by_key(|block| block.reference.author);
@@ -213,7 +220,7 @@ pub(super) fn broken_rule(
     committee: &Committee,
     scratch: &mut Vec<BlockRef>,
 ) -> Option<CommitRule> {
-    if commit.timestamp_ms < previous_ms {
+    if commit.timestamp_ms < previous_ms && stands(Defence::RisingTime) {
         return Some(CommitRule::Timestamp { previous_ms });
     }
     if commit.blocks.is_empty() {

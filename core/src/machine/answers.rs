@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     command::Offence,
+    defence::{Defence, stands},
     event::RequestId,
     job::{CertifyJob, CheckJob, Job},
     ledger::{BufferId, Claimant},
@@ -27,7 +28,8 @@ impl SyncMachine {
     /// One message of an answer.
     pub(super) fn response_part(&mut self, id: RequestId, part: ResponsePart) {
         let Some(in_flight) = self.requests.get_mut(&id) else {
-            self.counters.stale = self.counters.stale.saturating_add(1);
+            let counted = u64::from(stands(Defence::StaleAnswers));
+            self.counters.stale = self.counters.stale.saturating_add(counted);
             return;
         };
         let peer = in_flight.peer;
@@ -65,7 +67,13 @@ impl SyncMachine {
                 | ResponsePart::Push { .. }
                 | ResponsePart::Commits { .. }
                 | ResponsePart::Blocks { .. },
-            ) => Err(Offence::WrongKind),
+            ) => {
+                if stands(Defence::AnswerKind) {
+                    Err(Offence::WrongKind)
+                } else {
+                    Ok(())
+                }
+            }
         };
         if let Err(offence) = taken {
             self.cancel(id);
@@ -74,7 +82,7 @@ impl SyncMachine {
     }
 
     fn chain_answered(&mut self, id: RequestId, peer: PeerId, chain: Option<ChainId>) -> Result<(), Offence> {
-        if chain != Some(self.chain_id) {
+        if chain != Some(self.chain_id) && stands(Defence::ChainCheck) {
             return Err(Offence::OtherChain);
         }
         self.counted(id);
@@ -94,7 +102,7 @@ impl SyncMachine {
         highest: CommitIndex,
         lowest: CommitIndex,
     ) -> Result<(), Offence> {
-        if lowest > highest {
+        if lowest > highest && stands(Defence::InvertedClaims) {
             return Err(Offence::InvertedAvailability);
         }
         self.counted(id);
@@ -102,7 +110,9 @@ impl SyncMachine {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.claimed(Claim { highest, lowest, polled, cut: false }, polled);
         }
-        if let Some(claimed) = CommitRange::new(lowest, highest) {
+        if let Some(claimed) = CommitRange::new(lowest, highest)
+            && stands(Defence::AbandonUnclaimed)
+        {
             self.abandon_unclaimed(peer, claimed);
         }
         Ok(())
@@ -124,7 +134,8 @@ impl SyncMachine {
         let Some(in_flight) = self.requests.get_mut(&id) else { return Ok(()) };
         in_flight.received = in_flight.received.saturating_add(bytes);
         let Asked::Commits(asked) = &mut in_flight.asked else { return Ok(()) };
-        if in_flight.received > asked.max_bytes {
+        let received = if stands(Defence::AnswerBytes) { in_flight.received } else { bytes };
+        if received > asked.max_bytes {
             return Err(Offence::TooMuch);
         }
         if !blocks.is_empty() && !asked.with_blocks() {
@@ -143,7 +154,9 @@ impl SyncMachine {
         let most = asked.range.count().saturating_add(u64::from(COMMITS_BEYOND_MAX));
         let voters = u64::from(self.config.limits.max_ancestors).saturating_mul(2);
         let count = |items: &Vec<Payload>| u64::try_from(items.len()).unwrap_or(u64::MAX);
-        if count(&asked.commits) > most || count(&asked.certifiers) > voters {
+        let many_commits = count(&asked.commits) > most && stands(Defence::CommitCount);
+        let many_certifiers = count(&asked.certifiers) > voters && stands(Defence::CertifierCount);
+        if many_commits || many_certifiers {
             return Err(Offence::TooMuch);
         }
         Ok(())
@@ -204,7 +217,8 @@ impl SyncMachine {
     /// A request is over.
     pub(super) fn request_finished(&mut self, id: RequestId, result: Result<(), RequestFailure>) {
         let Some(in_flight) = self.finish(id) else {
-            self.counters.stale = self.counters.stale.saturating_add(1);
+            let counted = u64::from(stands(Defence::StaleAnswers));
+            self.counters.stale = self.counters.stale.saturating_add(counted);
             return;
         };
         let peer = in_flight.peer;
@@ -212,9 +226,14 @@ impl SyncMachine {
             Ok(()) => self.answer_complete(id, in_flight),
             Err(RequestFailure::Malformed | RequestFailure::Oversize) => {
                 self.put_back(id, &in_flight);
-                self.offence(peer, Offence::Malformed);
+                if stands(Defence::MalformedAnswers) {
+                    self.offence(peer, Offence::Malformed);
+                }
             }
             Err(RequestFailure::Refused(reason)) => self.refused(id, &in_flight, reason),
+            Err(RequestFailure::Local) if !stands(Defence::LocalFailure) => {
+                self.not_delivered(id, &in_flight);
+            }
             Err(RequestFailure::Local) => {
                 self.put_back(id, &in_flight);
                 self.local_rest_until = self.now.saturating_add(LOCAL_REST);
@@ -229,7 +248,7 @@ impl SyncMachine {
         let (reserved, received) = (in_flight.reserved, in_flight.received);
         match in_flight.asked {
             Asked::Chain | Asked::Availability | Asked::Push => {}
-            Asked::Commits(asked) if asked.commits.is_empty() => {
+            Asked::Commits(asked) if asked.commits.is_empty() && stands(Defence::EmptyAnswers) => {
                 let empty = InFlight { asked: Asked::Commits(asked), ..in_flight };
                 self.not_delivered(id, &empty);
             }
@@ -343,7 +362,7 @@ impl SyncMachine {
         let start = asked.range.start();
         let most = self.config.certified_answer_bytes();
         let nearer = self.enlarged.is_none_or(|(of, _)| start <= of || of <= self.tip.reference.index);
-        if asked.max_bytes >= most || !nearer {
+        if asked.max_bytes >= most || !nearer || !stands(Defence::EnlargedAnswers) {
             return false;
         }
         self.enlarged = Some((start, asked.max_bytes.saturating_mul(2).min(most)));
@@ -383,6 +402,9 @@ impl Matched {
 impl BlocksAsked {
     /// Lines up a message with the positions that have not been answered.
     fn take(&mut self, blocks: Vec<Payload>, missing: &[u32]) -> Result<Matched, Offence> {
+        if !missing.is_empty() && !stands(Defence::MissingBlocks) {
+            return Err(Offence::Malformed);
+        }
         let mut matched = Matched::default();
         let mut missing = missing.iter().copied().peekable();
         let mut blocks = blocks.into_iter();
@@ -393,6 +415,9 @@ impl BlocksAsked {
                 break;
             }
             let position = self.positions.get(self.answered).zip(self.refs.get(self.answered));
+            if position.is_none() && !stands(Defence::BlockCount) {
+                break;
+            }
             let (position, reference) = position.ok_or(Offence::TooMuch)?;
             match block {
                 Some(block) => {

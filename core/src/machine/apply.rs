@@ -5,6 +5,7 @@ use crate::{
     certify::{CertifiedFault, CommitRule},
     command::{Batch, BatchId, Command, Halt, Offence, Stall},
     committee::Committee,
+    defence::{Defence, stands},
     job::{CheckedBlock, CommitHeader, EpochEnd},
     ledger::BufferId,
     recent::Recent,
@@ -84,6 +85,10 @@ impl SyncMachine {
             draft.add_block(block);
         }
         for certifier in body.certifiers.drain(..) {
+            if !stands(Defence::KeptCertifiers) {
+                self.ledger.release(certifier.1);
+                continue;
+            }
             draft.add_block(certifier);
         }
         draft.buffers.push(body.buffer);
@@ -105,6 +110,7 @@ impl SyncMachine {
             EpochEnd::Next(next) => {
                 self.committees.entry(epoch).or_insert_with(|| next.clone());
             }
+            EpochEnd::Invalid(_) if !stands(Defence::InvalidCommittee) => {}
             EpochEnd::Invalid(reason) => self.invalid_committee = Some((block, *reason)),
         }
         draft.committees.extend(self.committees.get(&epoch).cloned());
@@ -121,14 +127,14 @@ impl SyncMachine {
             }
             return false;
         }
-        if body.header.previous != self.tip.reference.digest {
+        if body.header.previous != self.tip.reference.digest && stands(Defence::LinkToTip) {
             let theirs = CommitRef { index: self.tip.reference.index, digest: body.header.previous };
             let evidence = Box::new((*body.header).clone());
             let ours = self.tip.reference;
             self.halt(Halt::Fork { index: ours.index, ours, theirs, evidence });
             return false;
         }
-        if body.header.timestamp_ms < self.tip.timestamp_ms {
+        if body.header.timestamp_ms < self.tip.timestamp_ms && stands(Defence::RisingTime) {
             let rule = CommitRule::Timestamp { previous_ms: self.tip.timestamp_ms };
             let (reference, payload) = (body.header.reference, body.header.payload.clone());
             let fault = CertifiedFault::Commit { reference, rule, payload };
@@ -186,8 +192,9 @@ impl SyncMachine {
 
     /// Hands to subscribers what is durable and was not handed out before.
     fn hand_out(&mut self) {
-        if let Some(range) = self.broadcast.next().and_then(|first| CommitRange::new(first, self.durable)) {
-            self.broadcast = self.durable;
+        let last = if stands(Defence::DurableBroadcast) { self.durable } else { self.tip.reference.index };
+        if let Some(range) = self.broadcast.next().and_then(|first| CommitRange::new(first, last)) {
+            self.broadcast = last;
             self.push(Command::Broadcast { range });
         }
     }
@@ -283,7 +290,7 @@ impl SyncMachine {
 
     /// What keeps the commit after the tip from being fetched or applied, and only something outside can change.
     pub(super) fn stall_ahead(&self) -> Option<Stall> {
-        if self.store_failed {
+        if self.store_failed && stands(Defence::StoreFailure) {
             return Some(Stall::Storage);
         }
         let epoch = self.next_epoch();
@@ -300,7 +307,9 @@ impl SyncMachine {
     /// larger than the budget: what is furthest ahead is given up, and then the commit's blocks are staged in storage.
     /// Whether there is more room now.
     pub(super) fn make_room(&mut self, frontier: CommitIndex) -> bool {
-        if let Some(body) = self.window.pop_back(frontier) {
+        if stands(Defence::FrontierBytes)
+            && let Some(body) = self.window.pop_back(frontier)
+        {
             self.counters.evicted = self.counters.evicted.saturating_add(1);
             self.release(body.buffers());
             return true;

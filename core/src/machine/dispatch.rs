@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     command::Stall,
+    defence::{Defence, stands},
     ledger::Claimant,
     peers::Link,
     schedule::{CommitsWanted, Purpose, View, Wanted},
@@ -39,7 +40,8 @@ impl SyncMachine {
             (_, false) => self.config.wait_interval_when_no_peer_to_sync_content,
         };
         // A tenth of jitter, so that nodes that began together do not ask together for ever.
-        let jitter = Duration::from_micros(self.rng.below(micros(interval) / 10));
+        let most = if stands(Defence::PollJitter) { micros(interval) / 10 } else { 0 };
+        let jitter = Duration::from_micros(self.rng.below(most));
         self.now.saturating_add(interval).saturating_add(jitter)
     }
 
@@ -67,7 +69,8 @@ impl SyncMachine {
         let due: Vec<(PeerId, Link)> = self
             .peers
             .iter_mut()
-            .filter(|(_, peer)| peer.link != Link::Down && !peer.poll_in_flight)
+            .filter(|(_, peer)| peer.link != Link::Down)
+            .filter(|(_, peer)| !peer.poll_in_flight || !stands(Defence::SinglePoll))
             .filter(|(_, peer)| now >= peer.next_poll && now >= peer.banned_until())
             .map(|(id, peer)| {
                 peer.poll_in_flight = true;

@@ -9,6 +9,7 @@ use super::{
     requests::{Asked, InFlight},
 };
 use crate::{
+    defence::{Defence, stands},
     event::RequestId,
     ledger::Claimant,
     peers::Peer,
@@ -88,6 +89,9 @@ impl SyncMachine {
     pub(super) fn watch_head(&mut self) {
         self.head.wake = None;
         let Some(index) = self.tip.reference.index.next() else { return };
+        if !stands(Defence::Hedging) {
+            return;
+        }
         let state = (index, self.window.body(index).map(Body::pending));
         let went_on = state.0.get().saturating_sub(self.head.state.0.get());
         self.head.doublings = self.head.doublings.saturating_sub(went_on);

@@ -3,6 +3,7 @@
 use super::SyncMachine;
 use crate::{
     command::{Command, Offence, ServePlan},
+    defence::{Defence, stands},
     event::InboundId,
     peers::{Claim, Link},
     request::{
@@ -159,7 +160,7 @@ impl SyncMachine {
             return;
         };
         known.invalid_requests = known.invalid_requests.saturating_add(1);
-        if known.invalid_requests > max {
+        if known.invalid_requests > max && stands(Defence::InvalidRequests) {
             known.invalid_requests = 0;
             self.offence(peer, Offence::InvalidRequests);
         }
@@ -199,6 +200,9 @@ impl SyncMachine {
     fn pushed(&mut self, peer: PeerId, index: CommitIndex) {
         let now = self.now;
         let Some(known) = self.peers.get_mut(&peer) else { return };
+        if !stands(Defence::IdlePushes) {
+            known.next_poll = now;
+        }
         if let Some(claim) = known.claim.filter(|claim| known.link == Link::Checked && claim.highest < index)
         {
             known.claimed(Claim { highest: index, ..claim }, now);
@@ -218,11 +222,14 @@ impl SyncMachine {
     /// How commits are sent that can be certified.
     fn plan_commits(&self, fetch: &FetchCommits) -> Result<ServePlan, RefuseReason> {
         let range = CommitRange::new(fetch.start, fetch.end).ok_or(RefuseReason::InvalidRange)?;
-        if range.start() == CommitIndex::GENESIS {
+        if range.start() == CommitIndex::GENESIS && stands(Defence::GenesisRange) {
             return Err(RefuseReason::InvalidRange);
         }
         let certifiable = self.certifiable().index;
         if range.start() > certifiable || range.start() < self.lowest_available {
+            return Err(RefuseReason::Unavailable);
+        }
+        if range.end() > certifiable && !stands(Defence::ServedPrefix) {
             return Err(RefuseReason::Unavailable);
         }
         let batch = self.config.commit_sync_batch_size;
@@ -242,13 +249,15 @@ impl SyncMachine {
         if count == 0 {
             return Err(RefuseReason::InvalidRange);
         }
-        if count > self.config.max_blocks_per_fetch {
+        if count > self.config.max_blocks_per_fetch && stands(Defence::ReferenceCount) {
             return Err(RefuseReason::TooMany);
         }
-        if !fetch.refs.iter().all(|reference| self.can_exist(reference)) {
+        let possible = fetch.refs.iter().all(|reference| self.can_exist(reference));
+        if !possible && stands(Defence::PossibleReferences) {
             return Err(RefuseReason::InvalidReference);
         }
-        let max_bytes = fetch.max_bytes.min(self.config.answer_bytes());
+        let most = if stands(Defence::ServedBytes) { self.config.answer_bytes() } else { u64::MAX };
+        let max_bytes = fetch.max_bytes.min(most);
         Ok(Answer::FromStorage(ServePlan::Blocks { refs: fetch.refs, max_bytes }))
     }
 

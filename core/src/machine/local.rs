@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     command::{Command, Halt, Notice},
+    defence::{Defence, stands},
     job::{CheckedBlock, CommitHeader, Job, ObserveJob, ObserveVerdict, VotesJob},
     ledger::{BufferId, Claimant},
     payload::Payload,
@@ -140,7 +141,9 @@ impl SyncMachine {
             ObserveVerdict::Refused(error) => self.push(Command::Notify(Notice::ObservedRefused(error))),
         }
         self.ledger.release(buffer);
-        self.observe_next();
+        if stands(Defence::ObservedAtOnce) {
+            self.observe_next();
+        }
     }
 
     /// A commit of our own: taken where everything below it is here, else it tells us no more than that it exists.

@@ -2,7 +2,8 @@
 
 use super::SyncMachine;
 use crate::{
-    command::Command,
+    command::{Command, Offence},
+    defence::{Defence, stands},
     event::RequestId,
     payload::Payload,
     peers::Link,
@@ -93,6 +94,9 @@ impl CommitsAsked {
 impl InFlight {
     /// When it is over if nothing comes of it.
     pub(super) fn expires(&self) -> Timestamp {
+        if !stands(Defence::ProgressDeadline) {
+            return self.deadline;
+        }
         self.deadline.min(self.progress_deadline)
     }
 
@@ -197,8 +201,8 @@ impl SyncMachine {
         let reserved = Self::commits_reservation(max_bytes);
         let id = self.send(peer, request, Asked::Commits(asked), reserved, wait);
         match purpose {
-            Purpose::Fetch | Purpose::Follow => self.window.request(range, id),
-            Purpose::Votes | Purpose::Hedge => {}
+            Purpose::Fetch | Purpose::Follow if stands(Defence::MarkedWork) => self.window.request(range, id),
+            Purpose::Fetch | Purpose::Follow | Purpose::Votes | Purpose::Hedge => {}
         }
         self.count_in_flight(peer, follow);
         id
@@ -208,6 +212,9 @@ impl SyncMachine {
     /// not come again together for ever.
     fn follow_wait(&mut self) -> Duration {
         let wait = self.config.follow_wait;
+        if !stands(Defence::FollowJitter) {
+            return wait;
+        }
         wait.saturating_sub(Duration::from_micros(self.rng.below(micros(wait) / 10)))
     }
 
@@ -315,7 +322,9 @@ impl SyncMachine {
     /// Abandons requests whose time is up.
     pub(super) fn expire_requests(&mut self) {
         let now = self.now;
-        let expired = self.requests.iter().filter(|(_, in_flight)| in_flight.expires() <= now);
+        let expired = self.requests.iter();
+        let expired =
+            expired.filter(|(_, in_flight)| in_flight.expires() <= now && stands(Defence::Deadlines));
         let expired: Vec<_> = expired.map(|(id, _)| *id).collect();
         for id in expired {
             self.counters.timeouts = self.counters.timeouts.saturating_add(1);
@@ -330,13 +339,16 @@ impl SyncMachine {
                 known.timed_out(self.config.timeout);
             }
             self.not_delivered(id, &in_flight);
+            if !stands(Defence::BlamelessTimeouts) {
+                self.offence(in_flight.peer, Offence::Malformed);
+            }
         }
     }
 
     /// Whether nothing at all has come from anybody since the request was sent, though several peers are there: then it
     /// is our own link, and says nothing of the peer (scheduling: Blame needs proof).
     fn is_local_outage(&self, in_flight: &InFlight) -> bool {
-        self.heard < in_flight.sent && self.peers.checked().nth(1).is_some()
+        self.heard < in_flight.sent && self.peers.checked().nth(1).is_some() && stands(Defence::LinkOutage)
     }
 
     /// Abandons requests to a peer for what it no longer says that it has.

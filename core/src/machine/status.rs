@@ -3,6 +3,7 @@
 use super::{SyncMachine, requests::InFlight};
 use crate::{
     command::{Command, Halt, Notice, Offence, Stall},
+    defence::{Defence, stands},
     ledger::BufferId,
     peers::{Link, Peer},
     stable_hash::StableHasher,
@@ -249,7 +250,8 @@ impl SyncMachine {
             || self.peers.checked().filter_map(|(_, peer)| peer.claim).filter(|claim| claim.highest >= next);
         let lowest_seen = ahead().map(|claim| claim.lowest).min()?;
         let nothing_here = self.window.body(next).is_none() && self.observing.is_idle();
-        (lowest_seen > next && nothing_here).then_some(Stall::NoProvider { next, lowest_seen })
+        (lowest_seen > next && nothing_here && stands(Defence::NoProvider))
+            .then_some(Stall::NoProvider { next, lowest_seen })
     }
 
     /// What must hold between any two events; `Err` names what does not. For tests and fuzzing: it walks everything.

@@ -3,6 +3,7 @@
 use super::SyncMachine;
 use crate::{
     command::{Command, Halt, Offence},
+    defence::{Defence, stands},
     event::JobId,
     job::{
         BlockOutcome, CertifiedRange, CertifyVerdict, CheckedBlock, CommitHeader, Job, ObserveJob, Verdict,
@@ -223,7 +224,8 @@ impl SyncMachine {
         }
         // Epochs never fall, and nothing is before the epoch of a commit below it. Where the commit before is known to
         // end no epoch, or to end it, there is one epoch that can follow.
-        if found < below.epoch || below.proven {
+        let refused = (found < below.epoch || below.proven) && stands(Defence::ExpectedEpoch);
+        if refused || !stands(Defence::BlamelessEpochs) {
             return self.offence(peer, Offence::WrongEpoch);
         }
         self.later_epoch_from = Some(self.later_epoch_from.map_or(start, |from| from.min(start)));
@@ -265,7 +267,7 @@ impl SyncMachine {
             known.served_commits = known.served_commits.saturating_add(count);
             known.succeeded(config);
         }
-        if bad_certifiers {
+        if bad_certifiers && stands(Defence::BadCertifiers) {
             self.offence(peer, Offence::BadCertifier);
         }
     }
@@ -334,6 +336,7 @@ impl SyncMachine {
         // Below it: the commit that it follows must be the one that is there.
         if let Some(ours) = index.previous().and_then(|below| self.ours_at(below))
             && ours.digest != header.previous
+            && stands(Defence::LinkToTip)
             && !self.follows_wrong_epoch(header)
         {
             return Err(fork(ours, CommitRef { index: ours.index, digest: header.previous }));
@@ -382,7 +385,7 @@ impl SyncMachine {
         for (index, slot) in slots {
             let is_ours = self.window.slot(index, slot) == Some(&Slot::Checking(id));
             match outcomes.next() {
-                Some(BlockOutcome::Good(block)) if is_ours => {
+                Some(BlockOutcome::Good(block)) if is_ours && (!bad || stands(Defence::GoodBlocks)) => {
                     useful = useful.saturating_add(u64::try_from(block.payload.len()).unwrap_or(u64::MAX));
                     self.window.set_slot(index, slot, Slot::Held(Box::new((block, buffer))));
                     continue;
@@ -397,7 +400,7 @@ impl SyncMachine {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.served_bytes = known.served_bytes.saturating_add(useful);
         }
-        if bad {
+        if bad && stands(Defence::BadBlocks) {
             self.offence(peer, Offence::BadBlock);
         }
         if let Some(fault) = fault {

@@ -4,12 +4,14 @@ use crate::scene::{MINUTE, SECOND, Scene, all, honest_time, index, lab, small};
 use soma_sync_core::{
     Config,
     command::{Notice, Offence, Stall},
+    request::{Request, ResponsePart},
     types::CommitIndex,
 };
 use soma_sync_sim::{
     hostile::{Manner, misbehave},
-    world::ChainStore,
+    world::{ChainStore, Reply},
 };
+use std::cell::Cell;
 
 #[test]
 fn threat_01_an_inflated_height_makes_others_ineligible_or_is_believed_for_ever() {
@@ -127,6 +129,30 @@ fn threat_02_ranges_of_a_peer_that_lowers_its_height_are_waited_for() {
     let took = scene.reach(MINUTE);
     // It is polled each second while behind, and says so then.
     assert!(took <= 2 * SECOND, "{took:?}");
+}
+
+/// Its word is enough, however well it has served before: nothing else is waited for.
+#[test]
+fn threat_02_what_a_peer_no_longer_claims_is_waited_for() {
+    let lab = lab(200, 1);
+    let mut scene = Scene::new(&lab, small(), 1, Vec::new());
+    let turning = scene.world.add(Config::default(), all(&lab));
+    let left = Cell::new(6);
+    scene.world.tamper(turning, move |request, reply| match request {
+        Request::Commits(_) | Request::Blocks(_) if left.get() == 0 => Reply::Stuck(Vec::new()),
+        Request::Commits(_) | Request::Blocks(_) => {
+            left.set(left.get() - 1);
+            reply
+        }
+        Request::Availability { .. } if left.get() == 0 => {
+            Reply::Parts(vec![ResponsePart::Availability { highest: index(1), lowest: index(0) }])
+        }
+        Request::CommitInfo(_) | Request::Availability { .. } | Request::Push { .. } => reply,
+    });
+    scene.world.connect(scene.client, turning);
+    let took = scene.reach(MINUTE);
+    // It is polled each second while behind, and says so then.
+    assert!(took <= 19 * SECOND / 10, "{took:?}");
 }
 
 /// Commits to come are asked for, too. Where a peer that claims the highest index does not bring one of those, its claim

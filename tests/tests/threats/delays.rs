@@ -5,7 +5,7 @@ use soma_sync_core::{Config, Event, config::Limits, request::Request};
 use soma_sync_sim::{
     chain::ChainSpec,
     hostile::{Lab, Manner, misbehave},
-    world::{NodeId, Pace, Reply, World},
+    world::{Link, NodeId, Pace, Reply, World},
 };
 use std::rc::Rc;
 
@@ -79,6 +79,33 @@ fn threat_24_many_identities_fill_all_places() {
         let took = scene.reach(5 * MINUTE);
         assert!(took <= MINUTE, "{manner:?}: {took:?}");
     }
+}
+
+/// However fast it is: who has all requests can let all of them wait.
+#[test]
+fn threat_24_one_peer_takes_more_than_its_share() {
+    let lab = lab(400, 1);
+    let config = Config { max_requests: 8, ..small() };
+    let mut scene = Scene::new(&lab, config, 4, Vec::new());
+    let fast = scene.honest[0];
+    let slow = Link { latency: SECOND / 5, jitter: SECOND / 1000, bandwidth: 100_000, loss_per_million: 0 };
+    scene.links(slow);
+    let quick = Link { latency: SECOND / 1000, ..slow };
+    scene.world.set_link(scene.client, fast, quick);
+    scene.world.set_link(fast, scene.client, quick);
+    let client = scene.client;
+    let in_flight =
+        |world: &World| world.machine(client).status().peers.into_iter().map(|peer| peer.in_flight);
+    // Before all were known to be on our chain, fewer shared the work. A second request for the head of line is one more.
+    let checked = |world: &World| {
+        let peers = world.machine(client).status().peers;
+        peers.iter().filter(|peer| peer.checked).count() == 4
+    };
+    let shared = |world: &World| checked(world) && in_flight(world).all(|count| count <= 3);
+    assert!(scene.world.run_until(MINUTE, shared), "{:#?}", scene.status().peers);
+    let many = |world: &World| in_flight(world).any(|count| count > 3);
+    assert!(!scene.world.run_until(MINUTE, many), "{:#?}", scene.status().peers);
+    assert_eq!(scene.world.store(client).tip(), tip(&lab));
 }
 
 #[test]
