@@ -141,6 +141,31 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Whether every bound can work.
+    fn validate(&self) -> Result<(), ConfigError> {
+        check(
+            (KIB..=1024 * MIB).contains(&self.max_block_bytes),
+            "max_block_bytes",
+            "between 1 KiB and 1 GiB",
+        )?;
+        check(
+            (1..=1_000_000).contains(&self.max_blocks_per_commit),
+            "max_blocks_per_commit",
+            "between 1 and 1,000,000",
+        )?;
+        check((1..=10_000).contains(&self.max_ancestors), "max_ancestors", "between 1 and 10,000")?;
+        check(
+            (1..=1_000_000).contains(&self.max_votes_per_block),
+            "max_votes_per_block",
+            "between 1 and 1,000,000",
+        )?;
+        check(
+            (1..=10_000_000).contains(&self.max_transactions_per_block),
+            "max_transactions_per_block",
+            "between 1 and 10,000,000",
+        )
+    }
+
     /// The most bytes that an encoded commit can have: its fixed fields, a length and the block references.
     pub fn max_commit_bytes(&self) -> u64 {
         u64::from(self.max_blocks_per_commit).saturating_mul(48).saturating_add(105)
@@ -236,7 +261,6 @@ impl Config {
 
     /// Whether every field can work, alone and together.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let limits = &self.limits;
         check(
             (1..=10_000).contains(&self.commit_sync_batch_size),
             "commit_sync_batch_size",
@@ -287,28 +311,7 @@ impl Config {
         check(self.follow_requests <= 100, "follow_requests", "at most 100")?;
         check_duration("follow_wait", self.follow_wait)?;
         check(self.max_invalid_requests >= 1, "max_invalid_requests", "at least 1")?;
-
-        check(
-            (KIB..=1024 * MIB).contains(&limits.max_block_bytes),
-            "max_block_bytes",
-            "between 1 KiB and 1 GiB",
-        )?;
-        check(
-            (1..=1_000_000).contains(&limits.max_blocks_per_commit),
-            "max_blocks_per_commit",
-            "between 1 and 1,000,000",
-        )?;
-        check((1..=10_000).contains(&limits.max_ancestors), "max_ancestors", "between 1 and 10,000")?;
-        check(
-            (1..=1_000_000).contains(&limits.max_votes_per_block),
-            "max_votes_per_block",
-            "between 1 and 1,000,000",
-        )?;
-        check(
-            (1..=10_000_000).contains(&limits.max_transactions_per_block),
-            "max_transactions_per_block",
-            "between 1 and 10,000,000",
-        )?;
+        self.limits.validate()?;
         check(
             self.max_buffered_bytes >= self.frontier_bytes().saturating_mul(2),
             "max_buffered_bytes",

@@ -161,6 +161,39 @@ fn a_flood_is_answered_beyond_its_rate() {
 }
 
 #[test]
+fn a_peer_is_sent_more_bytes_in_a_second_than_it_may_be() {
+    let chain = large_chain();
+    let mut world = World::new(Pace::default());
+    let rate = 4 << 20;
+    let config = Config { max_served_bytes_per_second: rate, ..Config::default() };
+    let server = world.add(config, chain.all());
+    let greedy = flooder(&mut world, server, Link::from(Pace::default()), 50, dear(&chain));
+    world.run_until(SECOND * 5, |_| false);
+    // Five seconds, the one that was saved up, and the answer that used up the last of it.
+    let fetched = world.traffic(greedy).fetched_bytes;
+    assert!((rate..=7 * rate).contains(&fetched), "{fetched}");
+}
+
+#[test]
+fn who_asks_for_much_at_once_is_served_more_than_who_asks_for_little() {
+    let chain = large_chain();
+    let mut world = slow_world();
+    let config = Config { max_serving: 1, max_serving_per_peer: 1, ..Config::default() };
+    let server = world.add(config, chain.all());
+    let link = Link { bandwidth: 10_000_000, ..Link::from(Pace::default()) };
+    let few = refs(&chain, 100, 100);
+    let modest = move |count: u32| {
+        let refs = few.iter().copied().cycle().skip(count as usize % 490).take(10).collect();
+        Request::Blocks(FetchBlocks { refs, max_bytes: 256 * 1024 })
+    };
+    let greedy = flooder(&mut world, server, link, 50, dear(&chain));
+    let modest = flooder(&mut world, server, link, 50, modest);
+    world.run_until(SECOND * 30, |_| false);
+    let [greedy, modest] = [greedy, modest].map(|node| world.traffic(node).fetched_bytes);
+    assert!(greedy > 0 && greedy <= 2 * modest, "{greedy} and {modest}");
+}
+
+#[test]
 fn the_same_dear_request_is_answered_again_and_again() {
     let chain = large_chain();
     let dearest = refs(&chain, 0, 40);

@@ -190,18 +190,7 @@ pub const HELD: &[Held] = &[
             "requests_that_waited_for_a_commit_pass_those_that_wait_for_a_slot",
         ],
     ),
-    held(
-        "17",
-        Defence::ServedRate,
-        &[
-            "flooders_that_hold_on_to_their_answers_keep_an_honest_client_waiting",
-            "a_flood_is_answered_beyond_its_rate",
-            "the_same_dear_request_is_answered_again_and_again",
-            "of_fifty_clients_that_ask_at_once_some_wait_for_ever_and_some_for_nothing",
-            "who_hangs_up_keeps_slots_and_places",
-            "requests_that_waited_for_a_commit_pass_those_that_wait_for_a_slot",
-        ],
-    ),
+    held("17", Defence::ServedRate, &["a_peer_is_sent_more_bytes_in_a_second_than_it_may_be"]),
     held(
         "17",
         Defence::RepeatedAnswers,
@@ -226,18 +215,7 @@ pub const HELD: &[Held] = &[
             "requests_that_waited_for_a_commit_pass_those_that_wait_for_a_slot",
         ],
     ),
-    held(
-        "17",
-        Defence::FairTurns,
-        &[
-            "flooders_that_hold_on_to_their_answers_keep_an_honest_client_waiting",
-            "a_flood_is_answered_beyond_its_rate",
-            "the_same_dear_request_is_answered_again_and_again",
-            "of_fifty_clients_that_ask_at_once_some_wait_for_ever_and_some_for_nothing",
-            "who_hangs_up_keeps_slots_and_places",
-            "requests_that_waited_for_a_commit_pass_those_that_wait_for_a_slot",
-        ],
-    ),
+    held("17", Defence::FairTurns, &["who_asks_for_much_at_once_is_served_more_than_who_asks_for_little"]),
     held(
         "18",
         Defence::ServeDeadline,
