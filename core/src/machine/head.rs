@@ -60,7 +60,8 @@ struct Awaited {
 /// What was asked for.
 enum What {
     Commits(CommitRange),
-    Blocks(Vec<(CommitIndex, usize)>),
+    /// By this request.
+    Blocks(RequestId),
 }
 
 impl Head {
@@ -134,7 +135,6 @@ impl SyncMachine {
             }
             Span::Certifying { .. } => None,
             Span::Certified(_) => {
-                // What was asked for together with the first block that has not come will not come either.
                 let slots = self.window.body(index)?.slots().iter();
                 let requests = slots.filter_map(|slot| match slot {
                     Slot::Requested(request) => Some(*request),
@@ -142,13 +142,8 @@ impl SyncMachine {
                 });
                 let request = requests.min()?;
                 let in_flight = self.requests.get(&request)?;
-                let Asked::Blocks(asked) = &in_flight.asked else { return None };
-                let awaited = Slot::Requested(request);
-                let awaits =
-                    |(index, slot): &(CommitIndex, usize)| self.window.slot(*index, *slot) == Some(&awaited);
-                let positions = asked.positions.iter().copied().filter(awaits).collect();
                 let patience = self.patience_with(in_flight);
-                Some(Awaited { peer: in_flight.peer, patience, what: What::Blocks(positions) })
+                Some(Awaited { peer: in_flight.peer, patience, what: What::Blocks(request) })
             }
         }
     }
@@ -192,10 +187,9 @@ impl SyncMachine {
                 let purpose = Purpose::Hedge;
                 self.ask_commits(CommitsWanted { peer, range, max_bytes, purpose }, epoch)
             }
-            What::Blocks(mut positions) => {
-                let most = usize::try_from(self.config.max_blocks_per_fetch).unwrap_or(usize::MAX);
-                positions.truncate(most);
-                if !self.ledger.reserve(max_bytes, Claimant::Frontier) {
+            What::Blocks(first) => {
+                let positions = self.still_awaited(first);
+                if positions.is_empty() || !self.ledger.reserve(max_bytes, Claimant::Frontier) {
                     return;
                 }
                 let wanted = BlocksWanted { peer, positions, max_bytes, hedge: true };
@@ -210,6 +204,17 @@ impl SyncMachine {
             (known.overtaken, known.overtaken_at) = (true, Some(self.now));
         }
         self.stop_following(awaited.peer);
+    }
+
+    /// The blocks that a request has not brought: what was asked for together with one that does not come will not come
+    /// either.
+    fn still_awaited(&self, request: RequestId) -> Vec<(CommitIndex, usize)> {
+        let Some(Asked::Blocks(asked)) = self.requests.get(&request).map(|in_flight| &in_flight.asked) else {
+            return Vec::new();
+        };
+        let awaited = Slot::Requested(request);
+        let awaits = |(index, slot): &(CommitIndex, usize)| self.window.slot(*index, *slot) == Some(&awaited);
+        asked.positions.iter().copied().filter(awaits).collect()
     }
 
     /// What waits at a peer that does not bring what there is will not be brought either.
