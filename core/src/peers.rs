@@ -298,18 +298,15 @@ impl Peer {
         self.overtaken = false;
         self.patience = self.patience.saturating_sub(1);
         self.limit = self.limit.saturating_add(1).min(config.max_requests_per_peer);
-        self.shown(1, 1);
+        self.shown(DELIVERY_WHOLE);
     }
 
-    /// It delivered so much of so much that it was asked for.
-    fn shown(&mut self, delivered: u32, asked: u32) {
-        let whole = u64::from(DELIVERY_WHOLE);
-        let sample =
-            u64::from(delivered).saturating_mul(whole).checked_div(u64::from(asked)).unwrap_or(whole);
-        let smoothed = u64::from(self.delivery).saturating_mul(7).saturating_add(sample) / 8;
+    /// It delivered so many 256ths of what it was asked for.
+    fn shown(&mut self, sample: u32) {
+        let smoothed = self.delivery.saturating_mul(7).saturating_add(sample) / 8;
         // Rounded up, so that good service makes whole again.
-        let rounded = if sample > u64::from(self.delivery) { smoothed.saturating_add(1) } else { smoothed };
-        self.delivery = u32::try_from(rounded).unwrap_or(DELIVERY_WHOLE).min(DELIVERY_WHOLE);
+        let up = u32::from(sample > self.delivery);
+        self.delivery = smoothed.saturating_add(up).min(DELIVERY_WHOLE);
     }
 
     /// Its answer to a request for `asked` blocks was whole, or was cut short. Who cuts answers short is asked for
@@ -339,7 +336,7 @@ impl Peer {
     /// again for longer, and its claim is cut to what it has shown.
     pub(crate) fn failed(&mut self, start: CommitIndex, now: Timestamp, config: &Config, rng: &mut Rng) {
         self.limit = (self.limit / 2).max(1);
-        self.shown(0, 1);
+        self.shown(0);
         if stands(Defence::AvoidFailed) {
             self.avoid(start, now, config);
         }

@@ -195,9 +195,8 @@ impl SyncMachine {
             Asked::Chain | Asked::Availability | Asked::Push | Asked::Blocks(_) => false,
         };
         let settled = self.durable == tip && self.certifiable().index < tip && self.pending_votes.is_empty();
-        let under_way =
-            self.requests.values().any(asked) || !self.outstanding.is_empty() || !self.jobs.is_idle();
-        (settled && !under_way).then_some(tip)
+        let idle = settled && self.outstanding.is_empty() && self.jobs.is_idle();
+        (idle && !self.requests.values().any(asked)).then_some(tip)
     }
 
     /// Sets the bytes of the answer aside.

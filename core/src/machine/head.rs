@@ -219,15 +219,11 @@ impl SyncMachine {
 
     /// What waits at a peer that does not bring what there is will not be brought either.
     fn stop_following(&mut self, peer: PeerId) {
-        let waiting = self.requests.iter().filter(|(_, asked)| asked.peer == peer && asked.is_follow());
-        let ids: Vec<_> = waiting.map(|(id, _)| *id).collect();
         let now = self.now;
-        if let Some(known) = self.peers.get_mut(&peer).filter(|_| !ids.is_empty()) {
+        if let Some(known) = self.peers.get_mut(&peer).filter(|known| known.following > 0) {
             known.follow_failed(now);
         }
-        for id in ids {
-            self.cancel(id);
-        }
+        self.cancel_where(|_, in_flight| in_flight.peer == peer && in_flight.is_follow());
     }
 
     /// Gives up requests of which everything has come from elsewhere. That they took longer is remembered.
@@ -238,11 +234,11 @@ impl SyncMachine {
                 Purpose::Votes | Purpose::Hedge => false,
             },
             Asked::Blocks(asked) => {
-                let rest = asked.positions.iter().skip(asked.answered);
+                let mut rest = asked.positions.iter().skip(asked.answered);
                 let awaits = |(index, slot): &(CommitIndex, usize)| {
                     self.window.slot(*index, *slot) == Some(&Slot::Requested(*id))
                 };
-                !asked.hedge && !rest.clone().any(awaits)
+                !asked.hedge && !rest.any(awaits)
             }
             Asked::Chain | Asked::Availability | Asked::Push => false,
         };

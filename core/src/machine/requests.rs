@@ -48,7 +48,7 @@ pub(super) enum Asked {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CommitsAsked {
     pub(super) range: CommitRange,
-    /// The epoch that we expect, and whether our chain proves it.
+    /// The epoch that we expect.
     pub(super) epoch: Epoch,
     pub(super) max_bytes: u64,
     pub(super) commits: Vec<Payload>,
@@ -63,7 +63,6 @@ pub(super) struct BlocksAsked {
     /// Commit and position in it of each block, in the order asked for. All are of one epoch.
     pub(super) positions: Vec<(CommitIndex, usize)>,
     pub(super) refs: Vec<BlockRef>,
-    pub(super) epoch: Epoch,
     /// How many positions have been answered.
     pub(super) answered: usize,
     /// How many of these were answered with a block, and the commit of the first that the server lacks.
@@ -226,12 +225,11 @@ impl SyncMachine {
     /// Asks for blocks. Their bytes have been reserved.
     pub(super) fn ask_blocks(&mut self, wanted: BlocksWanted) -> Option<RequestId> {
         let BlocksWanted { peer, positions, max_bytes, hedge } = wanted;
-        let Some(epoch) =
-            positions.first().and_then(|(index, _)| Some(self.window.body(*index)?.header.epoch))
-        else {
+        let known = positions.first().is_some_and(|(index, _)| self.window.body(*index).is_some());
+        if !known {
             self.ledger.unreserve(max_bytes);
             return None;
-        };
+        }
         let block_at = |(index, slot): &(CommitIndex, usize)| {
             self.window.body(*index).and_then(|body| body.header.blocks.get(*slot).copied())
         };
@@ -240,7 +238,6 @@ impl SyncMachine {
         let asked = BlocksAsked {
             positions: positions.clone(),
             refs,
-            epoch,
             answered: 0,
             delivered: 0,
             lacking: None,
@@ -359,11 +356,7 @@ impl SyncMachine {
             Asked::Blocks(asked) => asked.positions.iter().all(|(index, _)| !claimed.contains(*index)),
             Asked::Chain | Asked::Availability | Asked::Push => false,
         };
-        let to_peer = self.requests.iter().filter(|(_, in_flight)| in_flight.peer == peer);
-        let ids: Vec<_> = to_peer.filter(|(_, in_flight)| outside(in_flight)).map(|(id, _)| *id).collect();
-        for id in ids {
-            self.cancel(id);
-        }
+        self.cancel_where(|_, in_flight| in_flight.peer == peer && outside(in_flight));
     }
 
     /// Abandons a request, nobody's fault.
@@ -371,6 +364,19 @@ impl SyncMachine {
         if let Some(in_flight) = self.finish(id) {
             self.push(Command::CancelRequest { id });
             self.put_back(id, &in_flight);
+        }
+    }
+
+    /// Abandons the requests of which `which` is true, nobody's fault.
+    pub(super) fn cancel_where(&mut self, which: impl Fn(RequestId, &InFlight) -> bool) {
+        let ids: Vec<_> = self
+            .requests
+            .iter()
+            .filter(|(id, in_flight)| which(**id, in_flight))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.cancel(id);
         }
     }
 
@@ -390,36 +396,21 @@ impl SyncMachine {
 
     /// Abandons all requests for commits and blocks.
     pub(super) fn abandon_data_requests(&mut self) {
-        let data = self.requests.iter().filter(|(_, in_flight)| match in_flight.asked {
-            Asked::Commits(_) | Asked::Blocks(_) => true,
-            Asked::Chain | Asked::Availability | Asked::Push => false,
-        });
-        let ids: Vec<_> = data.map(|(id, _)| *id).collect();
-        for id in ids {
-            self.cancel(id);
-        }
+        self.cancel_where(|_, in_flight| in_flight.is_for_data() || in_flight.is_follow());
     }
 
     /// Abandons requests that wait at peers for what is to come.
     pub(super) fn abandon_following(&mut self) {
-        let waiting = self.requests.iter().filter(|(_, in_flight)| in_flight.is_follow());
-        let ids: Vec<_> = waiting.map(|(id, _)| *id).collect();
-        for id in ids {
-            self.cancel(id);
-        }
+        self.cancel_where(|_, in_flight| in_flight.is_follow());
     }
 
     /// Abandons requests for commits of which every one has come from elsewhere.
     pub(super) fn cancel_needless(&mut self) {
         let tip = self.tip.reference.index;
-        let needless = self.requests.iter().filter(|(_, in_flight)| match &in_flight.asked {
+        self.cancel_where(|_, in_flight| match &in_flight.asked {
             Asked::Commits(asked) => asked.range.end() <= tip,
             Asked::Blocks(asked) => asked.positions.iter().all(|(index, _)| *index <= tip),
             Asked::Chain | Asked::Availability | Asked::Push => false,
         });
-        let ids: Vec<_> = needless.map(|(id, _)| *id).collect();
-        for id in ids {
-            self.cancel(id);
-        }
     }
 }

@@ -63,7 +63,8 @@ impl Recent {
     }
 }
 
-/// A hash that is the same on every platform. Not for secrets: whoever makes two answers collide is refused one.
+/// A hash that is the same on every platform. Not for secrets: whoever makes two answers collide is refused one. Every
+/// request for a thousand blocks goes through it, so it is not the machine's cryptographic one.
 #[derive(Default)]
 struct Fingerprint(u64);
 
