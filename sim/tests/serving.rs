@@ -175,7 +175,7 @@ fn a_peer_is_sent_more_bytes_in_a_second_than_it_may_be() {
 }
 
 #[test]
-fn who_asks_for_much_at_once_is_served_more_than_who_asks_for_little() {
+fn who_asks_for_much_at_once_is_served_more_or_less_than_who_asks_for_little() {
     let chain = large_chain();
     let mut world = slow_world();
     let config = Config { max_serving: 1, max_serving_per_peer: 1, ..Config::default() };
@@ -190,7 +190,7 @@ fn who_asks_for_much_at_once_is_served_more_than_who_asks_for_little() {
     let modest = flooder(&mut world, server, link, 50, modest);
     world.run_until(SECOND * 30, |_| false);
     let [greedy, modest] = [greedy, modest].map(|node| world.traffic(node).fetched_bytes);
-    assert!(greedy > 0 && greedy <= 2 * modest, "{greedy} and {modest}");
+    assert!(greedy.abs_diff(modest) * 20 <= greedy + modest, "{greedy} and {modest}");
 }
 
 #[test]

@@ -215,7 +215,11 @@ pub const HELD: &[Held] = &[
             "requests_that_waited_for_a_commit_pass_those_that_wait_for_a_slot",
         ],
     ),
-    held("17", Defence::FairTurns, &["who_asks_for_much_at_once_is_served_more_than_who_asks_for_little"]),
+    held(
+        "17",
+        Defence::FairTurns,
+        &["who_asks_for_much_at_once_is_served_more_or_less_than_who_asks_for_little"],
+    ),
     held(
         "18",
         Defence::ServeDeadline,

@@ -29,7 +29,7 @@ Usage: defences [--only NAME]... [--json] [--limit SECONDS]
   --json           one JSON object a line, in place of the table
   --limit SECONDS  how long a test may take without a defence before it counts as having noticed (120)
 
-Exit status: 0 when every defence was missed by a test, 1 when one was not or a test fails with all of them, 2 when
+Exit status: 0 when a test noticed each defence that was gone, 1 when one was not noticed or a test fails with all of them, 2 when
 the arguments are wrong or the tests cannot be built.
 ";
 
@@ -102,7 +102,7 @@ fn run() -> Result<bool, String> {
     });
     let caught = report.into_inner().expect("nobody panics with it").caught;
     eprintln!(
-        "{caught} of {} defences were missed by a test ({} runs, {:.0?})",
+        "of {caught} of {} defences a test noticed that they were gone ({} runs, {:.0?})",
         chosen.len(),
         runs.len(),
         began.elapsed()
