@@ -51,6 +51,8 @@ const FOLLOW_REST_DOUBLINGS: u32 = 10;
 const OVERTAKEN_FACTOR: u64 = 16;
 /// And one that has not delivered anything yet.
 const UNPROVEN_FACTOR: u64 = 4;
+/// How long it takes until what a peer did badly counts half as much.
+const HALF_LIFE: Duration = Duration::from_secs(30);
 /// Failed ranges remembered for one peer.
 const MAX_AVOIDED: usize = 64;
 
@@ -75,11 +77,13 @@ pub(crate) struct Peer {
     /// Smoothed time from a request for data to the first part of its answer.
     pub(crate) latency_us: Option<u64>,
     /// Whether another peer had to be asked for what it had been asked for, and nothing has come from it since.
-    pub(crate) overtaken: bool,
+    overtaken: bool,
     /// When that was last so.
     pub(crate) overtaken_at: Option<Timestamp>,
     /// How much of what it was asked for it delivered lately, in 256ths.
     delivery: u32,
+    /// When it last failed, was overtaken, or was found to cut answers short: what speaks against it fades from then.
+    worsened: Timestamp,
     /// Whether its last blocks answers were cut short, the latest in the lowest bit, and how many there were.
     truncated: u128,
     answers: u32,
@@ -94,7 +98,7 @@ pub(crate) struct Peer {
     /// How often its deadlines were doubled, because requests to it timed out.
     patience: u32,
     /// Most blocks that one request to it may ask for.
-    pub(crate) max_blocks: usize,
+    max_blocks: usize,
     pub(crate) next_poll: Timestamp,
     /// When it was last polled.
     pub(crate) last_poll: Timestamp,
@@ -162,6 +166,7 @@ impl Peer {
             overtaken: false,
             overtaken_at: None,
             delivery: DELIVERY_WHOLE,
+            worsened: Timestamp::ZERO,
             truncated: 0,
             answers: 0,
             failures: 0,
@@ -243,14 +248,41 @@ impl Peer {
     }
 
     /// What a request to it may be expected to cost, relative to others: the time that it takes, the more the less of
-    /// what it is asked for it delivers (scheduling: Choice).
-    pub(crate) fn cost(&self) -> u64 {
-        let shortfall = u64::from(DELIVERY_WHOLE.checked_div(self.delivery.max(1)).unwrap_or(DELIVERY_WHOLE));
+    /// what it is asked for it delivers. What it did badly fades with time, so that it is asked again (scheduling:
+    /// Choice).
+    pub(crate) fn cost(&self, now: Timestamp) -> u64 {
+        let halvings = self.halvings(now);
+        let lacking = DELIVERY_WHOLE.saturating_sub(self.delivery).checked_shr(halvings).unwrap_or(0);
+        let delivery = DELIVERY_WHOLE.saturating_sub(lacking).max(1);
+        let shortfall = u64::from(DELIVERY_WHOLE.checked_div(delivery).unwrap_or(DELIVERY_WHOLE));
         let overtaken = if self.overtaken && stands(Defence::Overtaken) { OVERTAKEN_FACTOR } else { 1 };
+        let overtaken = overtaken.checked_shr(halvings).unwrap_or(0).max(1);
         let unproven = if self.is_proven() { 1 } else { UNPROVEN_FACTOR };
         let factors = overtaken.saturating_mul(unproven);
         let each = self.latency_us().saturating_mul(shortfall).saturating_mul(factors);
         each.saturating_mul(u64::from(self.in_flight).saturating_add(1))
+    }
+
+    /// How often what speaks against it has been halved by time.
+    fn halvings(&self, now: Timestamp) -> u32 {
+        let halvings = micros(now.saturating_since(self.worsened)).checked_div(micros(HALF_LIFE));
+        halvings.and_then(|halvings| u32::try_from(halvings).ok()).unwrap_or(u32::MAX)
+    }
+
+    /// Most blocks that one request to it may ask for: twice as many after each while in which it cut nothing short.
+    pub(crate) fn max_blocks(&self, now: Timestamp) -> usize {
+        let doublings = self.halvings(now).min(usize::BITS);
+        self.max_blocks.saturating_mul(1usize.checked_shl(doublings).unwrap_or(usize::MAX))
+    }
+
+    /// It is to be asked for this many blocks at a time, at most, for a while.
+    pub(crate) fn set_max_blocks(&mut self, count: usize, now: Timestamp) {
+        (self.max_blocks, self.worsened) = (count.max(1), now);
+    }
+
+    /// Another peer had to be asked for what it had been asked for.
+    pub(crate) fn overtaken(&mut self, now: Timestamp) {
+        (self.overtaken, self.overtaken_at, self.worsened) = (true, Some(now), now);
     }
 
     /// How long the first part of an answer may take.
@@ -311,12 +343,12 @@ impl Peer {
 
     /// Its answer to a request for `asked` blocks was whole, or was cut short. Who cuts answers short is asked for
     /// less, and for more again when that has stopped (scheduling: Partial answers).
-    pub(crate) fn answered_blocks(&mut self, asked: usize, cut: bool) {
+    pub(crate) fn answered_blocks(&mut self, asked: usize, cut: bool, now: Timestamp) {
         self.truncated = (self.truncated << 1) | u128::from(cut);
         self.answers = self.answers.saturating_add(1).min(ANSWERS_REMEMBERED);
         let cut = self.truncated & ANSWERS_MASK;
         if cut.count_ones() > ANSWERS_REMEMBERED / 10 {
-            self.max_blocks = (asked / 2).max(BLOCKS_MIN);
+            self.set_max_blocks((asked / 2).max(BLOCKS_MIN), now);
             (self.truncated, self.answers) = (0, 0);
         } else if cut == 0 && self.answers == ANSWERS_REMEMBERED {
             self.max_blocks = self.max_blocks.saturating_add(self.max_blocks / 4);
@@ -336,6 +368,7 @@ impl Peer {
     /// again for longer, and its claim is cut to what it has shown.
     pub(crate) fn failed(&mut self, start: CommitIndex, now: Timestamp, config: &Config, rng: &mut Rng) {
         self.limit = (self.limit / 2).max(1);
+        self.worsened = now;
         self.shown(0);
         if stands(Defence::AvoidFailed) {
             self.avoid(start, now, config);
@@ -485,3 +518,6 @@ impl PeerBook {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -180,8 +180,9 @@ impl View<'_> {
     fn next_blocks(&self, reach: CommitIndex) -> Option<Wanted> {
         let mut open = self.window.open_commits().take_while(|index| *index <= reach).take(MOST_TRIED);
         let (lowest, (peer, known)) = open.find_map(|index| Some((index, self.choose(index)?)))?;
-        let max =
-            usize::try_from(self.config.max_blocks_per_fetch).unwrap_or(usize::MAX).min(known.max_blocks);
+        let max = usize::try_from(self.config.max_blocks_per_fetch)
+            .unwrap_or(usize::MAX)
+            .min(known.max_blocks(self.now));
         let mut positions = self.window.missing_blocks(lowest, max);
         let claimed = known.claim.map_or(lowest, |claim| claim.highest);
         positions.retain(|(index, _)| *index <= claimed);
@@ -210,9 +211,9 @@ impl View<'_> {
             let at = (self.draw / EXPLORED_IN).checked_rem(count).unwrap_or(0);
             return usize::try_from(at).ok().and_then(|at| able.get(at).copied());
         }
-        able.sort_by_key(|(id, peer)| (peer.cost(), *id));
+        able.sort_by_key(|(id, peer)| (peer.cost(self.now), *id));
         able.truncate(CHOSEN_FROM);
-        let weight = |peer: &Peer| WEIGHT_WHOLE.checked_div(peer.cost()).unwrap_or(WEIGHT_WHOLE);
+        let weight = |peer: &Peer| WEIGHT_WHOLE.checked_div(peer.cost(self.now)).unwrap_or(WEIGHT_WHOLE);
         let all = able.iter().fold(1u64, |sum, (_, peer)| sum.saturating_add(weight(peer)));
         let mut drawn = (self.draw / EXPLORED_IN).checked_rem(all).unwrap_or(0);
         for (id, peer) in &able {

@@ -264,7 +264,7 @@ impl SyncMachine {
                 self.put_back(id, &rest);
                 let config = &self.config;
                 let Some(known) = self.peers.get_mut(&peer) else { return };
-                known.answered_blocks(count, cut);
+                known.answered_blocks(count, cut, now);
                 match (lacking.or(first), delivered) {
                     (Some(start), 0) => known.failed(start, now, config, &mut self.rng),
                     // It delivered what it has: it is asked for other commits meanwhile.
@@ -334,7 +334,7 @@ impl SyncMachine {
             (RefuseReason::TooMany, Asked::Blocks(asked)) if asked.positions.len() > 1 => {
                 self.put_back(id, in_flight);
                 if let Some(known) = self.peers.get_mut(&in_flight.peer) {
-                    known.max_blocks = asked.positions.len() / 2;
+                    known.set_max_blocks(asked.positions.len() / 2, self.now);
                 }
             }
             // It does what it can: nothing is held against its word, and it is asked again after a rest.

@@ -172,7 +172,9 @@ impl SyncMachine {
         // One more than it is trusted with is little to ask of a peer for what everything waits for.
         let most = self.config.max_requests_per_peer;
         let able = self.seconds(index, awaited.peer).filter(|(_, peer)| peer.in_flight < most);
-        let Some(peer) = able.min_by_key(|(id, peer)| (peer.cost(), *id)).map(|(id, _)| id) else { return };
+        let Some(peer) = able.min_by_key(|(id, peer)| (peer.cost(self.now), *id)).map(|(id, _)| id) else {
+            return;
+        };
         let claimed =
             self.peers.get(&peer).and_then(|known| known.claim).map_or(index, |claim| claim.highest);
         let max_bytes = self.config.answer_bytes();
@@ -201,7 +203,7 @@ impl SyncMachine {
         self.head.second = Some(id);
         self.head.doublings = self.head.doublings.saturating_add(2).min(DOUBLINGS_MAX);
         if let Some(known) = self.peers.get_mut(&awaited.peer) {
-            (known.overtaken, known.overtaken_at) = (true, Some(self.now));
+            known.overtaken(self.now);
         }
         self.stop_following(awaited.peer);
     }

@@ -1,0 +1,48 @@
+//! What time alone does to what is known of a peer.
+
+use super::*;
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::ZERO.saturating_add(Duration::from_secs(seconds))
+}
+
+/// A peer that has delivered, in 100 ms.
+fn proven() -> Peer {
+    let mut peer = Peer::new(Timestamp::ZERO, FIRST_LIMIT);
+    peer.answered(Duration::from_millis(100));
+    peer.delivered(CommitIndex::new(1));
+    peer.succeeded(&Config::default());
+    peer
+}
+
+#[test]
+fn who_failed_is_as_good_as_others_again_after_a_while() {
+    let sound = proven().cost(at(0));
+    let mut peer = proven();
+    for _ in 0..8 {
+        peer.failed(CommitIndex::new(2), at(10), &Config::default(), &mut Rng::new([7; 32]));
+    }
+    let costs = [10, 39, 40, 70, 100, 10 + 30 * 9].map(|seconds| peer.cost(at(seconds)));
+    assert!(costs[0] > 2 * sound, "{costs:?} against {sound}");
+    assert_eq!(costs[1], costs[0], "nothing fades before the half-life is over");
+    assert!(costs.is_sorted_by(|before, after| before >= after), "{costs:?}");
+    assert!(costs[2] < costs[1], "{costs:?}");
+    assert_eq!(costs[5], sound);
+}
+
+#[test]
+fn who_was_overtaken_once_is_not_dear_for_ever() {
+    let sound = proven().cost(at(0));
+    let mut peer = proven();
+    peer.overtaken(at(5));
+    let costs = [5, 35, 65, 95, 125].map(|seconds| peer.cost(at(seconds)));
+    assert_eq!(costs, [16, 8, 4, 2, 1].map(|factor| factor * sound));
+}
+
+#[test]
+fn who_cut_answers_short_is_asked_for_more_again_after_a_while() {
+    let mut peer = proven();
+    peer.set_max_blocks(100, at(1));
+    let most = [1, 30, 31, 61, 1 + 30 * 200].map(|seconds| peer.max_blocks(at(seconds)));
+    assert_eq!(most, [100, 100, 200, 400, usize::MAX]);
+}
