@@ -9,6 +9,7 @@ mod demo;
 mod interrupt;
 mod node;
 mod output;
+mod shape;
 mod units;
 
 use clap::Parser;

@@ -5,7 +5,7 @@ use crate::{
     cli,
     interrupt::Interrupt,
     output::{NewChainFile, about, commit_json, print_result},
-    units::parse_bytes,
+    shape::Shape,
 };
 use anyhow::Result;
 use clap::Args;
@@ -25,15 +25,8 @@ pub(crate) struct Arguments {
     /// Commits in all; 0 makes a genesis file.
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     commits: u32,
-    /// Blocks in every commit, at most 10,000.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    blocks_per_commit: u32,
-    /// Bytes of transactions in every block, at most 3 MiB.
-    #[arg(long, value_name = "SIZE", default_value = "512", value_parser = parse_bytes)]
-    payload_bytes: u32,
-    /// Authorities in every committee, at most 1,000.
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    committee: u32,
+    #[command(flatten)]
+    shape: Shape,
     /// Epochs that the commits are spread over, at most as many as commits.
     #[arg(long, value_name = "N", default_value_t = 1)]
     epochs: u32,
@@ -46,14 +39,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     const fn spec(&self) -> ChainSpec {
-        ChainSpec {
-            commits: self.commits,
-            blocks_per_commit: self.blocks_per_commit,
-            payload_bytes: self.payload_bytes,
-            committee: self.committee,
-            epochs: self.epochs,
-            seed: self.seed,
-        }
+        self.shape.spec(self.commits, self.epochs, self.seed)
     }
 }
 

@@ -57,7 +57,7 @@ impl Prepared {
         let commits = arguments.commits;
         screen.say(&format!(
             "making a chain of {commits} commits of {} blocks, for {} serving nodes",
-            arguments.blocks_per_commit,
+            arguments.shape.blocks_per_commit,
             setups.len()
         ));
         let mut made = 0;

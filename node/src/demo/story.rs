@@ -312,7 +312,7 @@ impl<'a> Story<'a> {
         let commits = u64::from(status.certifiable.index.get());
         CatchUp {
             commits,
-            blocks: commits * u64::from(self.arguments.blocks_per_commit),
+            blocks: commits * u64::from(self.arguments.shape.blocks_per_commit),
             bytes: status.peers.iter().map(|peer| peer.served_bytes).sum(),
             time,
         }

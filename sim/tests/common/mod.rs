@@ -93,19 +93,7 @@ pub fn drive_past(world: &World, node: NodeId, chain: &Chain, tip: u32) -> SyncM
             None => late.remove(0),
         };
         machine.handle(now, event);
-        while let Some(command) = machine.poll_command() {
-            match command {
-                Command::Verify { id, job } => {
-                    events.push_front(Event::Verified { id, verdict: job.run([0; 32]) });
-                }
-                Command::StoreBatch { batch } => events.push_front(Event::Stored { through: batch.id }),
-                Command::Broadcast { range } => {
-                    events.push_front(Event::Broadcasted { through: range.end() });
-                }
-                _ => {}
-            }
-        }
-        machine.check_invariants().unwrap();
+        carry_out(&mut machine, &mut events);
     }
 }
 
@@ -115,20 +103,28 @@ pub fn broadcasts(machine: &mut SyncMachine, events: impl IntoIterator<Item = Ev
     let mut ranges = Vec::new();
     while let Some(event) = events.pop_front() {
         machine.handle(Timestamp::from_micros(1), event);
-        while let Some(command) = machine.poll_command() {
-            match command {
-                Command::Verify { id, job } => {
-                    events.push_front(Event::Verified { id, verdict: job.run([0; 32]) });
-                }
-                Command::StoreBatch { batch } => events.push_front(Event::Stored { through: batch.id }),
-                Command::Broadcast { range } => {
-                    ranges.push((range.start().get(), range.end().get()));
-                    events.push_front(Event::Broadcasted { through: range.end() });
-                }
-                _ => {}
-            }
-        }
-        machine.check_invariants().unwrap();
+        ranges.extend(carry_out(machine, &mut events));
     }
+    ranges
+}
+
+/// Does at once what a machine asks of workers, storage and consumers: that it is done comes before `events`. What it
+/// hands to consumers.
+fn carry_out(machine: &mut SyncMachine, events: &mut VecDeque<Event>) -> Vec<(u32, u32)> {
+    let mut ranges = Vec::new();
+    while let Some(command) = machine.poll_command() {
+        match command {
+            Command::Verify { id, job } => {
+                events.push_front(Event::Verified { id, verdict: job.run([0; 32]) });
+            }
+            Command::StoreBatch { batch } => events.push_front(Event::Stored { through: batch.id }),
+            Command::Broadcast { range } => {
+                ranges.push((range.start().get(), range.end().get()));
+                events.push_front(Event::Broadcasted { through: range.end() });
+            }
+            _ => {}
+        }
+    }
+    machine.check_invariants().unwrap();
     ranges
 }
