@@ -54,6 +54,8 @@ defences! {
     Hedging,
     /// An answer must make progress. What is left without it is the deadline of the whole (threats: 05).
     ProgressDeadline,
+    /// An answer has a time in which it must be whole, however well it goes on (threats: 06).
+    TotalDeadline,
     /// Who was overtaken is dearer than others (threats: 06).
     Overtaken,
     /// An empty answer is a failure to deliver (threats: 07).

@@ -286,18 +286,17 @@ impl Peer {
     }
 
     /// How long the first part of an answer may take.
-    pub(crate) fn first_byte_deadline(&self, timeout: Duration) -> Duration {
+    pub(crate) fn first_byte_deadline(&self) -> Duration {
         let expected = Duration::from_micros(self.latency_us().saturating_mul(4));
-        let patient = expected.clamp(self.pause_max(), FIRST_BYTE_MAX).saturating_mul(self.patience_factor());
-        patient.min(timeout)
+        expected.clamp(self.pause_max(), FIRST_BYTE_MAX).saturating_mul(self.patience_factor())
     }
 
     /// How long after its first part an answer may go on of which `received` bytes have come: as long as those take at
     /// the slowest rate that is progress, and a pause.
-    pub(crate) fn progress_deadline(&self, received: u64, timeout: Duration) -> Duration {
+    pub(crate) fn progress_deadline(&self, received: u64) -> Duration {
         let at_slowest =
             Duration::from_micros(received.saturating_mul(1_000_000) / PROGRESS_BYTES_PER_SECOND);
-        at_slowest.saturating_add(self.pause_max()).saturating_mul(self.patience_factor()).min(timeout)
+        at_slowest.saturating_add(self.pause_max()).saturating_mul(self.patience_factor())
     }
 
     /// How long nothing may come of a request: who has delivered before may be busy.

@@ -53,23 +53,26 @@ pub const HELD: &[Held] = &[
     held(
         "04, 06",
         Defence::Hedging,
-        &["a_peer_that_stops_sending_commits_or_blocks_holds_up_everything_until_its_time_is_up"],
+        &[
+            "threat_06_who_held_up_the_head_of_line_is_asked_for_it_again",
+            "a_peer_that_stops_sending_commits_or_blocks_holds_up_everything_until_its_time_is_up",
+        ],
     ),
     held(
         "05",
         Defence::ProgressDeadline,
         &[
-            "threat_05_a_trickle_holds_a_request_for_ever",
             "threat_05_a_trickle_counts_as_progress",
             "threat_04_many_silent_peers_are_waited_for_one_after_the_other",
             "threat_24_many_silent_identities_fill_all_places",
         ],
     ),
+    held("06", Defence::TotalDeadline, &["threat_06_an_answer_goes_on_for_as_long_as_it_crawls"]),
     held(
         "04, 06",
         Defence::Overtaken,
         &[
-            "threat_06_peers_just_above_the_threshold_hold_the_head_of_line",
+            "threat_06_who_held_up_the_head_of_line_is_asked_for_it_again",
             "threat_04_a_silent_peers_requests_are_waited_for_one_after_the_other",
         ],
     ),
@@ -260,7 +263,7 @@ pub const HELD: &[Held] = &[
         "20, 21",
         Defence::AvoidFailed,
         &[
-            "threat_20_what_is_pruned_and_advertised_stalls_the_sync_or_is_reported_falsely",
+            "threat_20_who_has_failed_to_deliver_is_asked_for_the_same_again_at_once",
             "threat_21_a_link_that_works_a_twentieth_of_the_time_is_never_used",
         ],
     ),
@@ -385,11 +388,7 @@ pub const HELD: &[Held] = &[
         ],
     ),
     held("seed 13", Defence::ServedPrefix, &["seed_defect_13_a_range_past_the_tip_is_answered_with_nothing"]),
-    held(
-        "seed 16",
-        Defence::MissingBlocks,
-        &["seed_defect_16_a_missing_block_or_a_gap_is_a_panic", "threat_07_empty_answers_keep_a_claim_alive"],
-    ),
+    held("seed 16", Defence::MissingBlocks, &["seed_defect_16_a_missing_block_or_a_gap_is_a_panic"]),
     held(
         "seed 19",
         Defence::KeptCertifiers,

@@ -352,7 +352,9 @@ fn seed_defect_16_a_missing_block_or_a_gap_is_a_panic() {
     let (refused, bytes) = asked(&lab, Request::Blocks(FetchBlocks { refs, max_bytes: u64::MAX }));
     assert_eq!((refused, bytes as usize), (0, lab.chain()[0].blocks[0].payload.len()));
     // A client that is answered so, and one that is given commits with a gap.
-    Scene::new(&lab, small(), 1, vec![Manner::LacksBlocks]).reach(MINUTE);
+    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::LacksBlocks]);
+    scene.reach(MINUTE);
+    assert!(scene.offences().is_empty(), "to lack a block is no offence");
     let mut scene = Scene::new(&lab, small(), 0, Vec::new());
     let hostile = scene.world.add(Config::default(), all(&lab));
     scene.world.tamper(hostile, |_, reply| match reply {

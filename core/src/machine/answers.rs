@@ -44,7 +44,7 @@ impl SyncMachine {
         let began = *in_flight.began.get_or_insert(self.now);
         let received = in_flight.received.saturating_add(part.bytes());
         let timeout = self.config.timeout;
-        let lasts = self.peers.get(&peer).map_or(timeout, |peer| peer.progress_deadline(received, timeout));
+        let lasts = self.peers.get(&peer).map_or(timeout, |peer| peer.progress_deadline(received));
         in_flight.progress_deadline = began.saturating_add(lasts);
         let taken = match (&in_flight.asked, part) {
             (Asked::Chain, ResponsePart::CommitInfo { chain_id, .. }) => {

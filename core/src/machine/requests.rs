@@ -93,10 +93,11 @@ impl CommitsAsked {
 impl InFlight {
     /// When it is over if nothing comes of it.
     pub(super) fn expires(&self) -> Timestamp {
-        if !stands(Defence::ProgressDeadline) {
-            return self.deadline;
+        match (stands(Defence::TotalDeadline), stands(Defence::ProgressDeadline)) {
+            (true, true) => self.deadline.min(self.progress_deadline),
+            (true, false) => self.deadline,
+            (false, _) => self.progress_deadline,
         }
-        self.deadline.min(self.progress_deadline)
     }
 
     /// Whether it asks for commits or blocks that a peer is said to have.
@@ -135,10 +136,7 @@ impl SyncMachine {
     ) -> RequestId {
         let id = self.new_request_id();
         let deadline = self.now.saturating_add(wait).saturating_add(self.config.timeout);
-        let first_byte = self
-            .peers
-            .get(&peer)
-            .map_or(self.config.timeout, |peer| peer.first_byte_deadline(self.config.timeout));
+        let first_byte = self.peers.get(&peer).map_or(self.config.timeout, |peer| peer.first_byte_deadline());
         let in_flight = InFlight {
             peer,
             sent: self.now,

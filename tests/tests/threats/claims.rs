@@ -2,7 +2,7 @@
 
 use crate::scene::{MINUTE, SECOND, Scene, all, honest_time, index, lab, small};
 use soma_sync_core::{
-    Config,
+    Config, Event,
     command::{Notice, Offence, Stall},
     request::{Request, ResponsePart},
     types::CommitIndex,
@@ -116,6 +116,26 @@ fn threat_20_what_is_pruned_and_advertised_stalls_the_sync_or_is_reported_falsel
     let archive = scene.add_honest();
     scene.reach(MINUTE);
     assert!(scene.world.is_connected(scene.client, archive));
+}
+
+#[test]
+fn threat_20_who_has_failed_to_deliver_is_asked_for_the_same_again_at_once() {
+    let lab = lab(120, 1);
+    let mut scene = Scene::new(&lab, small(), 0, vec![Manner::PrunedButAdvertised]);
+    let hostile = scene.hostile[0];
+    scene.world.record(hostile);
+    scene.pass(30 * SECOND);
+    // Requests that wait are for what it may have later.
+    let asked = scene.world.recorded(hostile).iter().filter_map(|(at, event)| match event {
+        Event::RequestReceived { request: Ok(Request::Commits(fetch)), .. } => {
+            (fetch.start == index(1) && fetch.wait.is_zero()).then_some(*at)
+        }
+        _ => None,
+    });
+    let asked: Vec<_> = asked.collect();
+    assert!(asked.len() >= 2, "{asked:?}: it is asked again some time");
+    let again = Config::default().retry_same_peer_after;
+    assert!(asked.windows(2).all(|pair| pair[1].saturating_since(pair[0]) >= again), "{asked:?}");
 }
 
 #[test]

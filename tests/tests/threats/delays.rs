@@ -7,7 +7,7 @@ use soma_sync_sim::{
     hostile::{Lab, Manner, misbehave},
     world::{Link, NodeId, Pace, Reply, World},
 };
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 #[test]
 fn threat_04_a_silent_peers_requests_are_waited_for_one_after_the_other() {
@@ -32,22 +32,28 @@ fn threat_04_many_silent_peers_are_waited_for_one_after_the_other() {
     assert!(took <= 30 * SECOND, "{took:?}: a time-out each");
 }
 
-#[test]
-fn threat_05_a_trickle_holds_a_request_for_ever() {
-    let lab = lab(64, 1);
-    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::Trickle(4 * SECOND); 2]);
-    let took = scene.reach(5 * MINUTE);
-    // What any request may take at most, and what one more takes.
-    assert!(took <= Config::default().timeout + 5 * SECOND, "{took:?}");
-    assert!(scene.offences().is_empty(), "slowness proves nothing");
-}
-
+/// Nobody else could be asked, so that nothing but its own deadline ends its request.
 #[test]
 fn threat_05_a_trickle_counts_as_progress() {
     let lab = lab(64, 1);
-    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::Trickle(4 * SECOND); 2]);
+    let mut scene = Scene::new(&lab, small(), 0, vec![Manner::Trickle(4 * SECOND)]);
+    scene.pass(20 * SECOND);
+    assert!(scene.status().peers[0].timeouts > 0, "{:#?}", scene.status().peers);
+    assert!(scene.offences().is_empty(), "slowness proves nothing");
+    scene.add_honest();
     let took = scene.reach(5 * MINUTE);
     assert!(took <= 10 * SECOND, "{took:?}");
+}
+
+#[test]
+fn threat_06_an_answer_goes_on_for_as_long_as_it_crawls() {
+    let lab = big();
+    let config = Config { timeout: 10 * SECOND, ..Config::default() };
+    let mut scene = Scene::new(&lab, config.clone(), 0, vec![Manner::BytesPerSecond(70_000)]);
+    let whole = 100 * 40_000;
+    assert!(Duration::from_secs(whole / 70_000) > 3 * config.timeout, "the answer must take longer");
+    scene.pass(2 * config.timeout);
+    assert!(scene.status().peers[0].timeouts > 0, "{:#?}", scene.status().peers);
 }
 
 #[test]
@@ -57,6 +63,28 @@ fn threat_06_peers_just_above_the_threshold_hold_the_head_of_line() {
     let mut scene = Scene::new(&lab, small(), 1, vec![Manner::BytesPerSecond(70_000); 3]);
     let took = scene.reach(5 * MINUTE);
     assert!(took <= 5 * honest.max(2 * SECOND), "{took:?}, and {honest:?} without them");
+}
+
+/// It seems to be near, and answers at once, a little at a time; the honest one is far away.
+#[test]
+fn threat_06_who_held_up_the_head_of_line_is_asked_for_it_again() {
+    let lab = lab_of(ChainSpec {
+        commits: 60,
+        blocks_per_commit: 5,
+        payload_bytes: 40_000,
+        committee: 4,
+        epochs: 1,
+        seed: 1,
+    });
+    let mut scene = Scene::new(&lab, small(), 1, vec![Manner::BytesPerSecond(70_000)]);
+    let near = Link { latency: SECOND / 1000, ..Link::from(Pace::default()) };
+    let far = Link { latency: SECOND / 10, ..near };
+    for (other, link) in [(scene.hostile[0], near), (scene.honest[0], far)] {
+        scene.world.set_link(scene.client, other, link);
+        scene.world.set_link(other, scene.client, link);
+    }
+    let took = scene.reach(5 * MINUTE);
+    assert!(took <= 5 * SECOND, "{took:?}");
 }
 
 /// Commits of 40 KB.
