@@ -6,7 +6,7 @@ use crate::{
     defence::{Defence, stands},
     event::RequestId,
     payload::Payload,
-    peers::Link,
+    peers::{Link, Peer},
     request::{CommitInfoQuery, FetchBlocks, FetchCommits, Request},
     schedule::{BlocksWanted, CommitsWanted, Purpose},
     time::{Timestamp, micros},
@@ -136,7 +136,7 @@ impl SyncMachine {
     ) -> RequestId {
         let id = self.new_request_id();
         let deadline = self.now.saturating_add(wait).saturating_add(self.config.timeout);
-        let first_byte = self.peers.get(&peer).map_or(self.config.timeout, |peer| peer.first_byte_deadline());
+        let first_byte = self.peers.get(&peer).map_or(self.config.timeout, Peer::first_byte_deadline);
         let in_flight = InFlight {
             peer,
             sent: self.now,
