@@ -238,6 +238,7 @@ impl SyncMachine {
             // How far consumers are changes while the stall goes on.
             (Some(Stall::Consumers { .. }), Some(Stall::Consumers { .. })) => {}
             (Some(stall), _) => self.push(Command::Notify(Notice::Stalled(stall))),
+            (None, _) if self.halted.is_some() => {}
             (None, _) => self.push(Command::Notify(Notice::Resumed)),
         }
         self.stall = stall;
