@@ -278,9 +278,12 @@ impl SyncMachine {
     /// Hands an answer of commits to verification.
     fn certify(&mut self, id: RequestId, peer: PeerId, asked: CommitsAsked, received: u64) {
         let CommitsAsked { range, epoch, commits, certifiers, blocks, purpose, max_bytes: _ } = asked;
-        // By now more may be known of the commits before it than when it began to wait.
+        // By now more may be known of the commits before it than when it was asked for.
         let epoch = match purpose {
             Purpose::Follow => self.below(range.start()).epoch,
+            Purpose::Fetch | Purpose::Hedge if range.start() > self.tip.reference.index => {
+                self.below(range.start()).epoch
+            }
             Purpose::Fetch | Purpose::Votes | Purpose::Hedge => epoch,
         };
         let bytes = received.saturating_mul(DECODED_FACTOR);
