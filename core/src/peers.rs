@@ -366,12 +366,17 @@ impl Peer {
     /// It did not deliver `start`, through what may be nobody's fault: it rests for a while, is not asked for this
     /// again for longer, and its claim is cut to what it has shown.
     pub(crate) fn failed(&mut self, start: CommitIndex, now: Timestamp, config: &Config, rng: &mut Rng) {
-        self.limit = (self.limit / 2).max(1);
-        self.worsened = now;
-        self.shown(0);
         if stands(Defence::AvoidFailed) {
             self.avoid(start, now, config);
         }
+        self.fell_short(start, now, rng);
+    }
+
+    /// The same where it is known already that it is not to be asked for this again.
+    pub(crate) fn fell_short(&mut self, start: CommitIndex, now: Timestamp, rng: &mut Rng) {
+        self.limit = (self.limit / 2).max(1);
+        self.worsened = now;
+        self.shown(0);
         let doubled = BACKOFF_MIN.saturating_mul(1u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX));
         self.failures = self.failures.saturating_add(1);
         let backoff = doubled.min(BACKOFF_MAX);

@@ -176,9 +176,15 @@ impl SyncMachine {
         if bytes > in_flight.reserved {
             return Err(Offence::TooMuch);
         }
+        let lacked = asked.lacking;
         let matched = asked.take(blocks, missing)?;
         in_flight.reserved = in_flight.reserved.saturating_sub(bytes);
-        let hedge = asked.hedge;
+        let (hedge, lacks) = (asked.hedge, asked.lacking.filter(|_| lacked.is_none()));
+        // What it lacks is missing from now on, and not to be asked of it again.
+        let (now, config) = (self.now, &self.config);
+        if let (Some(start), Some(known)) = (lacks, self.peers.get_mut(&peer)) {
+            known.avoid(start, now, config);
+        }
         // What came from elsewhere meanwhile, or is given up, needs no check.
         let matched = matched.retain(|index, slot| match self.window.slot(index, slot) {
             Some(Slot::Requested(of)) => hedge || *of == id,
@@ -265,11 +271,12 @@ impl SyncMachine {
                 let config = &self.config;
                 let Some(known) = self.peers.get_mut(&peer) else { return };
                 known.answered_blocks(count, cut, now);
-                match (lacking.or(first), delivered) {
-                    (Some(start), 0) => known.failed(start, now, config, &mut self.rng),
+                match (first, lacking, delivered) {
+                    (_, Some(start), 0) => known.fell_short(start, now, &mut self.rng),
+                    (Some(start), None, 0) => known.failed(start, now, config, &mut self.rng),
                     // It delivered what it has: it is asked for other commits meanwhile.
-                    (Some(start), _) if lacking.is_some() => known.avoid(start, now, config),
-                    (_, _) => known.succeeded(config),
+                    (_, Some(_), _) => {}
+                    (_, None, _) => known.succeeded(config),
                 }
             }
         }
