@@ -383,7 +383,9 @@ impl Peer {
         let jitter = Duration::from_micros(rng.below(micros(backoff) / 4));
         self.backoff_until = now.saturating_add(backoff).saturating_add(jitter);
         let Some(below) = start.previous() else { return };
-        let shown = below.max(self.delivered);
+        // Of several ranges that it did not deliver, the lowest counts.
+        let cut = self.cut.filter(|(_, until)| now < *until).map_or(below, |(most, _)| most.min(below));
+        let shown = cut.max(self.delivered);
         let believed_again =
             CUT_MIN.saturating_mul(1u32.checked_shl(self.failures.min(8)).unwrap_or(u32::MAX));
         if stands(Defence::CutClaims) {
