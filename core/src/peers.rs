@@ -389,7 +389,10 @@ impl Peer {
         let believed_again =
             CUT_MIN.saturating_mul(1u32.checked_shl(self.failures.min(8)).unwrap_or(u32::MAX));
         if stands(Defence::CutClaims) {
-            self.cut = Some((shown, now.saturating_add(believed_again.min(CUT_MAX))));
+            let until = now.saturating_add(believed_again.min(CUT_MAX));
+            self.cut = Some((shown, until));
+            // By then it may be asked again, for what it says then.
+            self.next_poll = self.next_poll.min(until);
         }
         if let Some(claim) = self.claim {
             self.claimed(claim, now);

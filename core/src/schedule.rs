@@ -27,8 +27,9 @@ pub(crate) struct View<'a> {
     pub(crate) horizon: CommitIndex,
     /// How many requests wait at peers for what is to come.
     pub(crate) following: usize,
-    /// Whether our own consensus tells us of what is to come.
-    pub(crate) own_consensus: bool,
+    /// Whether requests may wait at peers for what is to come: not where our own consensus tells us of it, nor where
+    /// nobody has what comes before.
+    pub(crate) follow: bool,
     /// The stored tip, where its votes are wanted.
     pub(crate) uncertified: Option<CommitIndex>,
     /// A commit whose votes did not fit the usual answer, and the bytes to allow for it.
@@ -128,7 +129,7 @@ impl View<'_> {
         let highest = self.peers.highest_claim()?.max(self.tip);
         let behind = highest.get().saturating_sub(self.tip.get());
         let waiting = usize::try_from(self.config.follow_requests).unwrap_or(usize::MAX);
-        if self.own_consensus || behind > self.config.commit_sync_batch_size || self.following >= waiting {
+        if !self.follow || behind > self.config.commit_sync_batch_size || self.following >= waiting {
             return None;
         }
         let last = highest.saturating_add(self.config.follow_requests).min(self.horizon);

@@ -2,7 +2,7 @@
 
 use super::{Ability, Ask, Asked, Blocks, Explanation, Obstacle, Stage, Timer};
 use crate::time::Timestamp;
-use core::{fmt, time::Duration};
+use core::{cmp::Ordering, fmt, time::Duration};
 
 /// A moment, by its distance from another one.
 struct Seen {
@@ -16,10 +16,10 @@ impl fmt::Display for Seen {
         let whole = |distance: Duration| {
             Duration::from_millis(distance.as_micros().try_into().unwrap_or(u64::MAX) / 1_000)
         };
-        if self.at >= self.from {
-            write!(f, "in {:?}", whole(self.at.saturating_since(self.from)))
-        } else {
-            write!(f, "{:?} ago", whole(self.from.saturating_since(self.at)))
+        match self.at.cmp(&self.from) {
+            Ordering::Less => write!(f, "{:?} ago", whole(self.from.saturating_since(self.at))),
+            Ordering::Equal => f.write_str("now"),
+            Ordering::Greater => write!(f, "in {:?}", whole(self.at.saturating_since(self.from))),
         }
     }
 }

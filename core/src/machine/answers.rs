@@ -349,8 +349,10 @@ impl SyncMachine {
             }
             // It does what it can: nothing is held against its word, and it is asked again after a rest.
             (RefuseReason::Busy, _) => {
-                self.not_delivered(id, in_flight);
-                if let Some(known) = self.peers.get_mut(&in_flight.peer) {
+                self.put_back(id, in_flight);
+                let known = self.peers.get_mut(&in_flight.peer);
+                if let Some((known, start)) = known.zip(in_flight.start()) {
+                    known.fell_short(start, self.now, &mut self.rng);
                     known.believe(claim);
                 }
             }

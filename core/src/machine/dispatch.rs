@@ -34,6 +34,7 @@ impl SyncMachine {
     /// When a peer that has just been polled is to be polled again.
     pub(super) fn next_poll(&mut self) -> Timestamp {
         let level = self.peers.highest_claim().is_none_or(|highest| highest <= self.certifiable().index);
+        let level = level || self.halted.is_some();
         let interval = match (level, self.peers.checked().next().is_some()) {
             (true, true) => self.config.poll_interval_level,
             (false, true) => self.config.poll_interval_behind,
@@ -141,7 +142,7 @@ impl SyncMachine {
                 tip: self.tip.reference.index,
                 horizon: self.horizon(),
                 following: self.following(),
-                own_consensus: self.has_own_consensus(),
+                follow: !self.has_own_consensus() && self.no_provider().is_none(),
                 uncertified: self.uncertified(),
                 enlarged: self.enlarged,
             };
@@ -195,7 +196,9 @@ impl SyncMachine {
             Asked::Chain | Asked::Availability | Asked::Push | Asked::Blocks(_) => false,
         };
         let settled = self.durable == tip && self.certifiable().index < tip && self.pending_votes.is_empty();
-        let idle = settled && self.outstanding.is_empty() && self.jobs.is_idle();
+        // What certifies the next commit certifies this one, too.
+        let certified_next = tip.next().is_some_and(|next| self.window.body(next).is_some());
+        let idle = settled && !certified_next && self.outstanding.is_empty() && self.jobs.is_idle();
         (idle && !self.requests.values().any(asked)).then_some(tip)
     }
 

@@ -192,6 +192,7 @@ impl SyncMachine {
         }
         if !synced
             && self.synced
+            && self.halted.is_none()
             && let Some(target) = self.peers.highest_claim()
         {
             let tip = self.tip.reference.index;
@@ -245,7 +246,7 @@ impl SyncMachine {
     }
 
     /// Whether all peers that have more than we do have pruned what we need next.
-    fn no_provider(&self) -> Option<Stall> {
+    pub(super) fn no_provider(&self) -> Option<Stall> {
         let next = self.tip.reference.index.next()?;
         let ahead =
             || self.peers.checked().filter_map(|(_, peer)| peer.claim).filter(|claim| claim.highest >= next);
