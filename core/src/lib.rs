@@ -135,6 +135,7 @@ mod id;
 pub mod job;
 mod ledger;
 mod machine;
+mod normal;
 #[cfg(feature = "verify")]
 mod observe;
 mod parking;
@@ -161,4 +162,5 @@ pub use command::Command;
 pub use config::Config;
 pub use event::Event;
 pub use machine::{Counters, NewError, PeerStatus, Status, SyncMachine};
+pub use normal::{NORMAL_NOW, Renamed};
 pub use time::Timestamp;

@@ -12,6 +12,7 @@ mod explain;
 mod head;
 mod inbound;
 mod local;
+mod normal;
 mod requests;
 mod status;
 mod verdicts;

@@ -12,6 +12,8 @@
 //! An index that no span covers is missing. Within a certified commit each block has a stage of its own, [`Slot`].
 //! What is missing is known here; whom to ask for it is [`schedule`](crate::schedule)'s business.
 
+mod normal;
+
 use crate::{
     event::{JobId, RequestId},
     job::{CheckedBlock, CommitHeader, EpochEnd},

@@ -19,4 +19,5 @@ pub mod chain;
 mod defences;
 pub mod hostile;
 pub mod oracle;
+pub mod small_scope;
 pub mod world;

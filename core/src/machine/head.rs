@@ -12,6 +12,7 @@ use crate::{
     defence::{Defence, stands},
     event::RequestId,
     ledger::Claimant,
+    normal::Frame,
     peers::Peer,
     schedule::{BlocksWanted, CommitsWanted, Purpose},
     time::Timestamp,
@@ -68,6 +69,18 @@ impl Head {
     /// When a second peer is to be asked.
     pub(super) fn wake(&self) -> Option<Timestamp> {
         self.wake
+    }
+
+    /// The normal form. How much was fetched is forgotten.
+    pub(super) fn normalise(&mut self, frame: &Frame) {
+        frame.moment(&mut self.since);
+        if let Some(wake) = &mut self.wake {
+            frame.moment(wake);
+        }
+        if let Some(second) = &mut self.second {
+            frame.request(second);
+        }
+        (self.fetched_bytes, self.second_bytes) = (0, 0);
     }
 
     /// Whether the second request, if there is one, is among these.

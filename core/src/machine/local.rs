@@ -42,6 +42,11 @@ impl Observing {
         self.waiting.iter().map(|(_, buffer)| *buffer)
     }
 
+    /// The same, to rename them.
+    pub(super) fn buffers_mut(&mut self) -> impl Iterator<Item = &mut BufferId> {
+        self.waiting.iter_mut().map(|(_, buffer)| buffer)
+    }
+
     /// Whether none waits or is decoded.
     pub(super) fn is_idle(&self) -> bool {
         !self.decoding && self.waiting.is_empty()

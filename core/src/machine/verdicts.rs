@@ -26,8 +26,8 @@ use alloc::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Jobs {
     /// What to do with each verdict. An abandoned job stays until it is done: it cannot be taken back.
-    records: BTreeMap<JobId, JobRecord>,
-    waiting: VecDeque<(JobId, Job)>,
+    pub(super) records: BTreeMap<JobId, JobRecord>,
+    pub(super) waiting: VecDeque<(JobId, Job)>,
     running: u32,
 }
 
