@@ -5,6 +5,8 @@
 //! keeps in memory. A part of the budget, the carve-out, is for the frontier only (the lowest commit not yet handed to
 //! storage), so that what was fetched ahead can never keep the frontier from going on.
 
+#[cfg(test)]
+mod model;
 mod normal;
 
 use crate::defence::{Defence, stands};

@@ -3,6 +3,8 @@
 //! Bounded: at most `max_peers` records. Records outlive connections, so that reconnecting launders nothing; the ones
 //! longest disconnected make room for new ones.
 
+#[cfg(test)]
+mod model;
 mod normal;
 
 use crate::{

@@ -12,6 +12,8 @@
 //! An index that no span covers is missing. Within a certified commit each block has a stage of its own, [`Slot`].
 //! What is missing is known here; whom to ask for it is [`schedule`](crate::schedule)'s business.
 
+#[cfg(test)]
+mod model;
 mod normal;
 
 use crate::{
@@ -75,7 +77,8 @@ pub(crate) struct Body {
 pub(crate) struct Below {
     /// The epoch that should come next, by the nearest commit below that is known.
     pub(crate) epoch: Epoch,
-    /// Whether every commit below is known and the nearest is complete, so that there is no other possibility.
+    /// Whether every commit below is known and complete, so that there is no other possibility: a commit of which blocks
+    /// are missing may end its epoch, whatever certified commits are said to come after it.
     pub(crate) proven: bool,
 }
 
@@ -411,8 +414,10 @@ impl Window {
             let Span::Certified(certified) = span else { continue };
             let last = last_of(*first, certified.bodies.len());
             let below = start.previous().map_or(last, |below| below.min(last));
-            let Some(body) = offset(*first, below).and_then(|at| certified.bodies.get(at)) else { continue };
-            proven = proven && nearest.next() == Some(*first) && body.is_complete();
+            let Some(at) = offset(*first, below) else { continue };
+            let Some(body) = certified.bodies.get(at) else { continue };
+            let mut bodies = certified.bodies.iter().take(at.saturating_add(1));
+            proven = proven && nearest.next() == Some(*first) && bodies.all(Body::is_complete);
             nearest = below;
             epoch = body.header.epoch.saturating_add(u64::from(body.epoch_end.is_some()));
         }
