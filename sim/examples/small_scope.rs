@@ -1,47 +1,26 @@
-//! Searches every state of a small scope, and prints how many there are.
+//! Searches every state of a few small scopes, and prints how many there are: `cargo run --release -p soma-sync-sim
+//! --example small_scope`. With `ordinary`, those that the test searches.
 
-use soma_sync_sim::small_scope::{Budget, Scope, search};
+use soma_sync_sim::small_scope::{Report, Scope, search};
+use std::process::ExitCode;
 
-fn main() {
-    let arguments: Vec<u8> = std::env::args().skip(1).map(|value| value.parse().unwrap()).collect();
-    let [
-        commits,
-        batch,
-        requests,
-        seeds,
-        turn,
-        crashes,
-        losses,
-        disconnects,
-        store,
-        workers,
-        timers,
-        messages,
-    ] = arguments[..]
-    else {
-        panic!()
-    };
-    let scope = Scope {
-        commits: commits.into(),
-        blocks: 1,
-        epochs: 1,
-        batch: batch.into(),
-        requests: requests.into(),
-        messages: messages.into(),
-        seeds,
-        connect_in_turn: turn == 1,
-        budget: Budget {
-            crashes,
-            losses,
-            disconnects,
-            store_failures: store,
-            worker_deaths: workers,
-            timers,
-        },
-    };
-    let begun = std::time::Instant::now();
-    match search(scope) {
-        Ok(report) => println!("{report}{:?} unseen {:?}", begun.elapsed(), report.unseen()),
-        Err(violation) => println!("{violation}"),
+fn main() -> ExitCode {
+    let ordinary = std::env::args().nth(1).is_some_and(|which| which == "ordinary");
+    let scopes = if ordinary { Scope::ordinary() } else { Scope::full() };
+    let mut reports = Vec::new();
+    for scope in scopes {
+        println!("{scope:?}");
+        match search(scope) {
+            Ok(report) => {
+                println!("{report}");
+                reports.push(report);
+            }
+            Err(violation) => {
+                eprintln!("{violation}");
+                return ExitCode::FAILURE;
+            }
+        }
     }
+    println!("never seen: {:?}", Report::unseen(&reports));
+    ExitCode::SUCCESS
 }

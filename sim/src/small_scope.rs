@@ -45,8 +45,57 @@ pub struct Scope {
     pub seeds: u8,
     /// Whether peers connect one after the other, or in every order.
     pub connect_in_turn: bool,
+    /// Whether time passes only where nothing is waited for but the liar and what is lost, or at any moment.
+    pub patient: bool,
     /// How often what may go wrong does.
     pub budget: Budget,
+}
+
+impl Scope {
+    /// Two commits, two honest peers and the liar, one request for commits or blocks at a time, and no faults.
+    pub const BASE: Self = Self {
+        commits: 2,
+        blocks: 1,
+        epochs: 1,
+        batch: 2,
+        requests: 1,
+        messages: 4,
+        seeds: 1,
+        connect_in_turn: true,
+        patient: true,
+        budget: Budget {
+            crashes: 0,
+            losses: 0,
+            disconnects: 0,
+            store_failures: 0,
+            worker_deaths: 0,
+            timers: 0,
+        },
+    };
+
+    /// What is searched with every change: each kind of fault by itself. Some tens of thousands of states.
+    pub fn ordinary() -> [Self; 4] {
+        let with = |budget| Self { budget, ..Self::BASE };
+        let none = Budget::default();
+        [
+            Self { requests: 2, ..Self::BASE },
+            with(Budget { losses: 1, timers: 2, ..none }),
+            with(Budget { crashes: 1, ..none }),
+            with(Budget { store_failures: 1, worker_deaths: 1, ..none }),
+        ]
+    }
+
+    /// What is searched before a larger change is called done: faults beside one another, and more orders.
+    pub fn full() -> [Self; 4] {
+        let with = |budget| Self { budget, ..Self::BASE };
+        let none = Budget::default();
+        [
+            with(Budget { crashes: 1, losses: 1, timers: 1, ..none }),
+            with(Budget { crashes: 1, store_failures: 1, worker_deaths: 1, ..none }),
+            with(Budget { losses: 1, disconnects: 1, timers: 1, ..none }),
+            Self { requests: 2, ..with(Budget { losses: 1, ..none }) },
+        ]
+    }
 }
 
 /// How often what may go wrong still does.
@@ -86,7 +135,7 @@ spend! {
 }
 
 /// What a search found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// States.
     pub states: usize,
@@ -103,9 +152,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// What should have been seen and was not.
-    pub fn unseen(&self) -> Vec<Sometimes> {
-        Sometimes::ALL.into_iter().filter(|sometimes| !self.seen.contains_key(sometimes)).collect()
+    /// What should be seen in these searches and was in none.
+    pub fn unseen(reports: &[Self]) -> Vec<Sometimes> {
+        let is_unseen =
+            |sometimes: &Sometimes| reports.iter().all(|report| !report.seen.contains_key(sometimes));
+        Sometimes::ALL.into_iter().filter(is_unseen).collect()
     }
 }
 
@@ -183,7 +234,7 @@ impl Open {
 pub fn search(scope: Scope) -> Result<Report, Violation> {
     let ground = Ground::new(&scope);
     let first = Open::new(State::first(&ground), scope.budget);
-    let report = Report { states: 1, steps: 0, depth: 0, crowded: 0, fair_steps: 0, seen: BTreeMap::new() };
+    let report = Report { states: 1, ..Report::default() };
     let known = HashMap::from([(first.key, None)]);
     let mut search = Search { scope, ground, known, reaches_tip: HashSet::new(), report };
     let mut level = vec![first];
@@ -206,7 +257,7 @@ impl Search {
             self.report.crowded += 1;
             return Ok(());
         }
-        for (action, left) in open.state.actions(&self.scope, open.left) {
+        for (action, left) in open.state.actions(&self.ground, &self.scope, open.left) {
             for number in 0..self.scope.seeds {
                 let step = open.state.step(&mut self.ground, action, number);
                 let step = step.map_err(|what| self.violation(what, open.key, Some(action), &[]))?;

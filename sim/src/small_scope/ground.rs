@@ -247,13 +247,10 @@ impl Ground {
 
     /// An answer to a request for commits in one message; why there is none.
     pub(super) fn commits(&self, fetch: &FetchCommits, say: Say) -> Result<ResponsePart, RefuseReason> {
-        let range = CommitRange::new(fetch.start, fetch.end).ok_or(RefuseReason::InvalidRange)?;
-        let plan = ServePlan::Commits {
-            range,
-            last: CommitIndex::new(self.height()),
-            max_bytes: fetch.max_bytes,
-            with_blocks: fetch.with_blocks,
-        };
+        let last = CommitIndex::new(self.height());
+        let range = CommitRange::new(fetch.start, fetch.end.min(last)).ok_or(RefuseReason::Unavailable)?;
+        let plan =
+            ServePlan::Commits { range, last, max_bytes: fetch.max_bytes, with_blocks: fetch.with_blocks };
         let mut items = [Vec::new(), Vec::new(), Vec::new()];
         for part in self.server.serve(&plan)? {
             if let ResponsePart::Commits { commits, certifiers, blocks, .. } = part {
@@ -311,6 +308,9 @@ fn config(scope: &Scope) -> Config {
         max_peers: PEERS as u32,
         follow_requests: 0,
         timeout: Duration::from_secs(5),
+        // Time passes for what was asked for, and not for asking how far peers are again and again.
+        poll_interval_level: Duration::from_secs(10),
+        poll_interval_behind: Duration::from_secs(10),
         ..Config::default()
     };
     Config { max_buffered_bytes: config.frontier_bytes() * 4, ..config }
