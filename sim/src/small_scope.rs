@@ -13,15 +13,16 @@
 //! test does.
 
 mod ground;
+mod sometimes;
 mod state;
 
-pub use state::Sometimes;
+pub use sometimes::Sometimes;
 
 use ground::Ground;
 use soma_sync_core::stable_hash::StableHasher;
 use state::{Action, State};
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     fmt,
     hash::Hash,
 };
@@ -266,8 +267,8 @@ impl Search {
                     *self.report.seen.entry(sometimes).or_default() += 1;
                 }
                 let after = Open::new(step.state, left);
-                if !self.known.contains_key(&after.key) {
-                    self.known.insert(after.key, Some((open.key, action)));
+                if let Entry::Vacant(unknown) = self.known.entry(after.key) {
+                    unknown.insert(Some((open.key, action)));
                     self.report.states += 1;
                     next.push(after);
                 }

@@ -1,5 +1,6 @@
 //! The book of peers beside a plain model of it: everything that happened to each peer, from which what is to be known
 //! of it is worked out anew each time.
+#![allow(clippy::arithmetic_side_effects, reason = "a model that overflows fails its test")]
 
 use super::{Claim, Link, PeerBook};
 use crate::{
@@ -37,6 +38,9 @@ enum Happening {
     FollowSucceeded,
 }
 
+/// All that happened to a peer, each with when.
+type History = [(u64, Happening)];
+
 #[derive(Clone, Debug)]
 enum Operation {
     Happens(u8, Happening),
@@ -60,27 +64,24 @@ fn doubled(base: u64, times: usize) -> u64 {
 }
 
 /// How many of these there are at the end of the history with none of those after them.
-fn in_a_row(history: &[(u64, Happening)], what: Happening, ended_by: Happening) -> usize {
+fn in_a_row(history: &History, what: Happening, ended_by: Happening) -> usize {
     let since = history.iter().rev().take_while(|(_, happening)| *happening != ended_by);
     since.filter(|(_, happening)| *happening == what).count()
 }
 
 /// How many failures there are since the last success.
-fn failures(history: &[(u64, Happening)]) -> usize {
+fn failures(history: &History) -> usize {
     let since = history.iter().rev().take_while(|(_, happening)| *happening != Happening::Succeeded);
     since.filter(|(_, happening)| matches!(happening, Happening::Failed(_))).count()
 }
 
 /// When the last of these was, and what was before and with it.
-fn last<'a>(
-    history: &'a [(u64, Happening)],
-    is: impl Fn(Happening) -> bool,
-) -> Option<(u64, Happening, &'a [(u64, Happening)])> {
+fn last(history: &History, is: impl Fn(Happening) -> bool) -> Option<(u64, Happening, &History)> {
     let at = history.iter().rposition(|(_, happening)| is(*happening))?;
     Some((history[at].0, history[at].1, &history[..=at]))
 }
 
-fn link(history: &[(u64, Happening)]) -> Link {
+fn link(history: &History) -> Link {
     let is =
         |happening| matches!(happening, Happening::Connected | Happening::Checked | Happening::Disconnected);
     match last(history, is).map(|(_, happening, _)| happening) {
@@ -91,7 +92,7 @@ fn link(history: &[(u64, Happening)]) -> Link {
 }
 
 /// Until when it is banned: a minute from the last offence, doubled with each before it.
-fn banned_until(history: &[(u64, Happening)]) -> u64 {
+fn banned_until(history: &History) -> u64 {
     let offence = last(history, |happening| happening == Happening::Offended);
     offence.map_or(0, |(at, _, up_to)| {
         let before = up_to.iter().filter(|(_, happening)| *happening == Happening::Offended).count() - 1;
@@ -100,7 +101,7 @@ fn banned_until(history: &[(u64, Happening)]) -> u64 {
 }
 
 /// Until when it rests after its last failure, in microseconds: jitter is drawn from the one seed.
-fn rests_until(history: &[(u64, Happening)]) -> u64 {
+fn rests_until(history: &History) -> u64 {
     let failure = last(history, |happening| matches!(happening, Happening::Failed(_)));
     failure.map_or(0, |(at, _, up_to)| {
         let pause = doubled(100, (failures(up_to) - 1).min(16)).min(10_000) * 1_000;
@@ -109,7 +110,7 @@ fn rests_until(history: &[(u64, Happening)]) -> u64 {
 }
 
 /// Until when it is not asked for a commit at all, and until when only at need.
-fn avoided_until(history: &[(u64, Happening)], start: u32) -> (u64, u64) {
+fn avoided_until(history: &History, start: u32) -> (u64, u64) {
     let failure = last(history, |happening| happening == Happening::Failed(start));
     failure.map_or((0, 0), |(at, failed, up_to)| {
         let times = up_to.iter().filter(|(_, happening)| *happening == failed).count() - 1;
@@ -117,7 +118,7 @@ fn avoided_until(history: &[(u64, Happening)], start: u32) -> (u64, u64) {
     })
 }
 
-fn delivered(history: &[(u64, Happening)]) -> u32 {
+fn delivered(history: &History) -> u32 {
     let delivered = history.iter().map(|(_, happening)| match happening {
         Happening::Delivered(index) => *index,
         _ => 0,
@@ -126,14 +127,14 @@ fn delivered(history: &[(u64, Happening)]) -> u32 {
 }
 
 /// What is believed of what it says since it connected: its lowest, its highest, and whether it said more.
-fn claim(history: &[(u64, Happening)]) -> Option<(u32, u32, bool)> {
+fn claim(history: &History) -> Option<(u32, u32, bool)> {
     let mut claim = None;
     for (at, (now, happening)) in history.iter().enumerate() {
         let so_far = &history[..=at];
         match *happening {
             Happening::Connected | Happening::Disconnected => claim = None,
             Happening::Claimed(lowest, highest) => {
-                claim = Some(believed(so_far, *now, (lowest, highest, false)))
+                claim = Some(believed(so_far, *now, (lowest, highest, false)));
             }
             Happening::Failed(_) => claim = claim.map(|claim| believed(so_far, *now, claim)),
             Happening::Delivered(index) => {
@@ -150,11 +151,7 @@ fn claim(history: &[(u64, Happening)]) -> Option<(u32, u32, bool)> {
 }
 
 /// A claim cut to what it has shown, while its last failure is fresh.
-fn believed(
-    history: &[(u64, Happening)],
-    now: u64,
-    (lowest, highest, cut): (u32, u32, bool),
-) -> (u32, u32, bool) {
+fn believed(history: &History, now: u64, (lowest, highest, cut): (u32, u32, bool)) -> (u32, u32, bool) {
     let failure = last(history, |happening| matches!(happening, Happening::Failed(_)));
     let Some((at, Happening::Failed(start), up_to)) = failure else { return (lowest, highest, cut) };
     if now >= at + doubled(500, failures(up_to).min(8)).min(120_000) {
@@ -165,7 +162,7 @@ fn believed(
 }
 
 /// How many requests may be in flight to it: one more after each success, half after each failure.
-fn limit(history: &[(u64, Happening)]) -> u32 {
+fn limit(history: &History) -> u32 {
     history.iter().fold(2, |limit, (_, happening)| match happening {
         Happening::Succeeded => (limit + 1).min(config().max_requests_per_peer),
         Happening::Failed(_) => (limit / 2).max(1),
@@ -178,12 +175,12 @@ impl Model {
     fn evicted(&self) -> Option<u8> {
         let down = self.peers.iter().filter(|(_, history)| link(history) == Link::Down);
         let is = |happening| matches!(happening, Happening::Connected | Happening::Disconnected);
-        let seen = |history: &[(u64, Happening)]| last(history, is).map_or(0, |(at, ..)| at);
-        let order = |history: &[(u64, Happening)]| (banned_until(history) > self.now, seen(history));
+        let seen = |history: &History| last(history, is).map_or(0, |(at, ..)| at);
+        let order = |history: &History| (banned_until(history) > self.now, seen(history));
         down.min_by_key(|(id, history)| (order(history), **id)).map(|(id, _)| *id)
     }
 
-    fn can_serve(&self, history: &[(u64, Happening)], start: u32) -> (bool, bool) {
+    fn can_serve(&self, history: &History, start: u32) -> (bool, bool) {
         let rested = self.now * 1_000 >= rests_until(history) && self.now >= banned_until(history);
         let available = link(history) == Link::Checked && rested;
         let claims = claim(history).is_some_and(|(lowest, highest, _)| lowest <= start && start <= highest);
@@ -192,7 +189,7 @@ impl Model {
         (able && self.now >= at_need && self.now >= freely, able && self.now >= at_need)
     }
 
-    fn follows(&self, history: &[(u64, Happening)], start: u32) -> bool {
+    fn follows(&self, history: &History, start: u32) -> bool {
         let failure = last(history, |happening| happening == Happening::FollowFailed);
         let rests_until = failure.map_or(0, |(at, failed, up_to)| {
             let times = in_a_row(up_to, failed, Happening::FollowSucceeded) - 1;

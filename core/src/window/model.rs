@@ -1,4 +1,9 @@
 //! The window beside a plain model of it: a list with a place for each commit.
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "a model that overflows fails its test"
+)]
 
 use super::{Body, Slot, Span, Window};
 use crate::{

@@ -15,7 +15,7 @@ use soma_sync_core::{
     payload::Payload,
     request::{FetchBlocks, FetchCommits, RefuseReason, ResponsePart},
     start::{Start, StoredVotes, Tip},
-    types::{AuthorityIndex, BlockRef, ChainId, CommitIndex, CommitRange, CommitRef, PeerId},
+    types::{AuthorityIndex, BlockRef, ChainId, CommitIndex, CommitRange, CommitRef, PeerId, Stake},
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -211,7 +211,7 @@ impl Ground {
         let is_certified = |commit: &&MadeCommit| {
             let voters = self.voters(durable, commit);
             let stakes = voters.iter().filter_map(|voter| commit.committee.stake(*voter));
-            stakes.map(|stake| stake.get()).sum::<u64>() >= QUORUM
+            stakes.map(Stake::get).sum::<u64>() >= QUORUM
         };
         let stored = &self.commits[..durable.commits as usize];
         stored.iter().rev().find(is_certified).map_or(CommitRef::GENESIS, |commit| commit.header.reference)
