@@ -93,7 +93,7 @@ impl Scope {
         [
             with(Budget { crashes: 1, losses: 1, timers: 1, ..none }),
             with(Budget { crashes: 1, store_failures: 1, worker_deaths: 1, ..none }),
-            with(Budget { losses: 1, disconnects: 1, timers: 1, ..none }),
+            with(Budget { disconnects: 1, ..none }),
             Self { requests: 2, ..with(Budget { losses: 1, ..none }) },
         ]
     }
