@@ -21,6 +21,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("never seen: {:?}", Report::unseen(&reports));
-    ExitCode::SUCCESS
+    let unseen = Report::unseen(&reports);
+    println!("never seen: {unseen:?}");
+    if unseen.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

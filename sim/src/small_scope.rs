@@ -74,7 +74,7 @@ impl Scope {
         },
     };
 
-    /// What is searched with every change: each kind of fault by itself. Some tens of thousands of states.
+    /// What is searched with every change: each kind of fault by itself. 230,000 states.
     pub fn ordinary() -> [Self; 4] {
         let with = |budget| Self { budget, ..Self::BASE };
         let none = Budget::default();
