@@ -4,6 +4,7 @@
 //! are seen, and by the caller's limit on how many items there may be. One value has one encoding: a length that is
 //! not in its shortest form, an option tag other than 0 and 1, and bytes left over are errors.
 
+use crate::bug::{Bug, has};
 use alloc::vec::Vec;
 
 /// The longest sequence that the encoding knows: 2³¹ − 1 items or bytes.
@@ -145,7 +146,7 @@ impl<'a> Cursor<'a> {
             if digit != byte {
                 continue;
             }
-            if digit == 0 && shift > 0 {
+            if digit == 0 && shift > 0 && !has(Bug::LongLengths) {
                 return Err(DecodeError::LengthNotCanonical);
             }
             let length = u32::try_from(value).map_err(|_| DecodeError::LengthOverflow)?;
@@ -161,7 +162,11 @@ impl<'a> Cursor<'a> {
     /// The length of a sequence that holds at most `max` items.
     pub(crate) fn count(&mut self, items: Items, max: u32) -> Result<u32, DecodeError> {
         let count = self.length()?;
-        if count <= max { Ok(count) } else { Err(DecodeError::TooMany { items, count, max }) }
+        if count <= max.saturating_add(u32::from(has(Bug::OneItemMore))) {
+            Ok(count)
+        } else {
+            Err(DecodeError::TooMany { items, count, max })
+        }
     }
 
     /// The bytes of a sequence of at most `max` items, of `size` bytes each.

@@ -5,6 +5,7 @@
 
 use crate::{
     block::{BlockError, BlockView},
+    bug::{Bug, has},
     certify::CertifiedFault,
     config::BlockVerification,
     defence::{Defence, stands},
@@ -33,7 +34,11 @@ pub(crate) fn run(
         outcomes.push(outcome);
         if let Some(claim) = claim {
             claims.push(claim);
-            claimants.push(position);
+            claimants.push(if has(Bug::SignaturesByPosition) {
+                claims.len().saturating_sub(1)
+            } else {
+                position
+            });
         }
     }
     for (position, holds) in claimants.into_iter().zip(signature::verify_each(claims, entropy)) {
@@ -86,7 +91,9 @@ fn examine(
 
 /// What to say of bytes that do not decode: their digest is hashed all the same, since it says whose fault that is.
 fn undecodable(expected: &BlockRef, payload: Payload, error: BlockError) -> BlockOutcome {
-    if BlockDigest::new(digest::hash(payload.bytes())) == expected.digest {
+    if BlockDigest::new(digest::hash(payload.bytes())) == expected.digest
+        && !has(Bug::UndecodableIsTheSenders)
+    {
         BlockOutcome::CertifiedInvalid(CertifiedFault::Block { reference: *expected, error, payload })
     } else {
         BlockOutcome::Bad(error)

@@ -6,6 +6,7 @@
 use crate::{
     bcs::{Cursor, DecodeError, Writer},
     block::{Block, SIGNING_MESSAGE_BYTES, intent_message},
+    bug::{Bug, has},
     config::Limits,
     defence::{Defence, stands},
     digest,
@@ -423,7 +424,8 @@ impl StakeTally {
 
     /// Whether those counted are a quorum.
     pub fn reached_quorum(&self) -> bool {
-        self.stake >= QUORUM_STAKE
+        let quorum = if has(Bug::QuorumOfAThird) { VALIDITY_STAKE } else { QUORUM_STAKE };
+        self.stake >= quorum.saturating_add(u64::from(has(Bug::QuorumAndOne)))
     }
 }
 

@@ -1,47 +1,20 @@
-//! Switches for tests: each defence of the core can be taken away, to see that a test notices.
-//!
-//! For tests only. The feature `defence-switches` is off by default and belongs in no release: with it, whoever can
-//! call [`remove`] turns a rule of the protocol off for the whole process. Without it [`stands`] is a constant, and
-//! nothing of this is in the build.
+//! The defences of the core, each of which can be taken away to see that a test notices (`switch.rs`).
 #![cfg_attr(
     not(all(feature = "defence-switches", feature = "verify")),
     allow(dead_code, unreachable_pub, reason = "only tests look at the switches")
 )]
 
-/// The environment variable that names the defence which a test is to do without.
+use crate::switch::switches;
+
+/// The environment variable that names the defence which a process is to do without.
 #[cfg(feature = "defence-switches")]
 pub const WITHOUT: &str = "SOMA_SYNC_WITHOUT";
 
-macro_rules! defences {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What keeps one way of going wrong away. Where two lines stand in for one another, they are one defence, and
-        /// are removed together.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Defence {
-            $($(#[$doc])* $name,)*
-        }
+switches! {
+    /// What keeps one way of going wrong away. Where two lines stand in for one another, they are one defence, and
+    /// are removed together.
+    Defence:
 
-        #[cfg(feature = "defence-switches")]
-        impl Defence {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
-
-            /// The defence of this name.
-            pub fn named(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|defence| defence.name() == name)
-            }
-
-            /// Its name, as it is written here.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)*
-                }
-            }
-        }
-    };
-}
-
-defences! {
     /// A claim is cut to what its peer has shown, once it fails to deliver more (threats: 01).
     CutClaims,
     /// What a peer no longer claims is asked of others at once (threats: 02).
@@ -190,27 +163,9 @@ pub(crate) const fn stands(_: Defence) -> bool {
     true
 }
 
+/// Whether a defence has not been removed.
 #[cfg(feature = "defence-switches")]
-mod switches {
-    use super::Defence;
-    use core::sync::atomic::{AtomicBool, Ordering};
-
-    static REMOVED: [AtomicBool; Defence::ALL.len()] = [const { AtomicBool::new(false) }; Defence::ALL.len()];
-
-    /// Whether a defence has not been removed.
-    pub(crate) fn stands(defence: Defence) -> bool {
-        REMOVED.get(defence as usize).is_none_or(|removed| !removed.load(Ordering::Relaxed))
-    }
-
-    /// Takes a defence away, for the rest of the process. For tests only.
-    pub fn remove(defence: Defence) {
-        if let Some(removed) = REMOVED.get(defence as usize) {
-            removed.store(true, Ordering::Relaxed);
-        }
-    }
+pub(crate) fn stands(defence: Defence) -> bool {
+    static REMOVED: std::sync::OnceLock<Option<Defence>> = std::sync::OnceLock::new();
+    *REMOVED.get_or_init(|| crate::switch::read(WITHOUT, Defence::named)) != Some(defence)
 }
-
-#[cfg(feature = "defence-switches")]
-pub use switches::remove;
-#[cfg(feature = "defence-switches")]
-pub(crate) use switches::stands;

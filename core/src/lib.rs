@@ -106,17 +106,23 @@
 //! the group, the author's signature on them holds, and so does the aggregate, as far as a block alone can show it
 //! (`block::BlockView::verify_bls`). It builds the C and assembly of `blst`; no other feature builds any.
 //!
-//! `defence-switches` is for tests only and belongs in no release: it lets a test take away one defence at a time, to
-//! see that another test notices.
+//! `defence-switches` is for tests only and belongs in no release: with it, the environment takes a defence away or puts
+//! a bug in, to see that a test notices.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(feature = "defence-switches")]
+extern crate std;
 
 mod bcs;
 pub mod block;
 #[cfg(feature = "bls")]
 mod bls;
+#[cfg(feature = "defence-switches")]
+pub mod bug;
+#[cfg(not(feature = "defence-switches"))]
+mod bug;
 pub mod certify;
 #[cfg(feature = "verify")]
 mod check;
@@ -152,6 +158,7 @@ mod serve;
 mod signature;
 pub mod stable_hash;
 pub mod start;
+mod switch;
 pub mod time;
 pub mod types;
 pub mod verified;

@@ -20,6 +20,7 @@ mod verdicts;
 pub use status::{Counters, PeerStatus, Status};
 
 use crate::{
+    bug::{Bug, has},
     command::{BatchId, Command, Halt, Notice, Offence, Stall},
     committee::{Committee, InvalidNextCommittee},
     config::{Config, ConfigError},
@@ -142,7 +143,7 @@ impl SyncMachine {
             tip: start.tip,
             recent: Recent::new(start.tip.reference, start.tip.epoch),
             durable: start.tip.reference.index,
-            broadcast: start.tip.reference.index,
+            broadcast: start.tip.reference.index.saturating_add(u32::from(has(Bug::RestartSkipsOne))),
             delivered: start.tip.reference.index,
             lowest_available: start.lowest_available,
             votes: VoteBook::new(start.certifiable, config.look_ahead_commits),
@@ -224,7 +225,8 @@ impl SyncMachine {
     /// changes nothing.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let requests = self.requests.values().map(InFlight::expires);
-        let rest = Some(self.local_rest_until).filter(|until| *until > self.now);
+        let rest =
+            Some(self.local_rest_until).filter(|until| *until > self.now && !has(Bug::RestWithoutTimer));
         let timers = self
             .peers
             .wake(self.now)
@@ -269,7 +271,7 @@ impl SyncMachine {
         if let Some(next) = &start.next_committee {
             self.committees.insert(next.epoch(), next.clone());
         }
-        for stored in &start.votes {
+        for stored in start.votes.iter().filter(|_| !has(Bug::StoredVotesIgnored)) {
             if let Some(committee) = self.committees.get(&stored.epoch).cloned() {
                 self.votes.restore(stored, &committee);
             }

@@ -8,6 +8,7 @@ mod model;
 mod normal;
 
 use crate::{
+    bug::{Bug, has},
     command::Offence,
     config::Config,
     defence::{Defence, stands},
@@ -381,7 +382,8 @@ impl Peer {
         self.limit = (self.limit / 2).max(1);
         self.worsened = now;
         self.shown(0);
-        let doubled = BACKOFF_MIN.saturating_mul(1u32.checked_shl(self.failures.min(16)).unwrap_or(u32::MAX));
+        let doublings = if has(Bug::BackoffStartsAgain) { self.failures % 8 } else { self.failures.min(16) };
+        let doubled = BACKOFF_MIN.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX));
         self.failures = self.failures.saturating_add(1);
         let backoff = doubled.min(BACKOFF_MAX);
         let jitter = Duration::from_micros(rng.below(micros(backoff) / 4));
@@ -405,7 +407,10 @@ impl Peer {
 
     /// It says what it has. More than it has shown is not believed for a while after it failed to deliver.
     pub(crate) fn claimed(&mut self, claim: Claim, now: Timestamp) {
-        let most = self.cut.filter(|(_, until)| now < *until).map(|(shown, _)| shown.max(self.delivered));
+        let most = self
+            .cut
+            .filter(|(_, until)| now < *until || has(Bug::CutForEver))
+            .map(|(shown, _)| shown.max(self.delivered));
         let highest = most.map_or(claim.highest, |most| claim.highest.min(most.max(claim.lowest)));
         self.claim = Some(Claim { highest, cut: claim.cut || highest < claim.highest, ..claim });
     }
@@ -437,7 +442,7 @@ impl Peer {
         let doublings = self.offences.min(6);
         self.offences = self.offences.saturating_add(1);
         let ban = config.ban.saturating_mul(1u32.checked_shl(doublings).unwrap_or(u32::MAX));
-        self.banned_until = now.saturating_add(ban);
+        self.banned_until = now.saturating_add(if has(Bug::BanForEver) { Duration::MAX } else { ban });
         ban
     }
 
@@ -458,7 +463,7 @@ impl Peer {
         let rest = Some(self.backoff_until).filter(|at| *at > now);
         let follow = Some(self.follow_rest_until).filter(|at| *at > now);
         let avoided = self.avoided.values().flat_map(|avoided| [avoided.at_least_until, avoided.until]);
-        let avoided = avoided.filter(|at| *at > now);
+        let avoided = avoided.filter(|at| *at > now && !has(Bug::AvoidedWithoutTimer));
         rest.into_iter().chain(follow).chain(avoided).chain(poll).min()
     }
 }
@@ -504,7 +509,9 @@ impl PeerBook {
         peer.next_poll = now;
         peer.poll_in_flight = false;
         peer.push_in_flight = false;
-        peer.pushed = CommitIndex::GENESIS;
+        if !has(Bug::PushedOverReconnect) {
+            peer.pushed = CommitIndex::GENESIS;
+        }
         Some(peer)
     }
 

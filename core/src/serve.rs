@@ -15,6 +15,7 @@ mod bucket;
 mod recent;
 
 use crate::{
+    bug::{Bug, has},
     command::ServePlan,
     config::Config,
     defence::{Defence, stands},
@@ -336,7 +337,7 @@ impl Serve {
         };
         if let Some(client) = self.clients.get_mut(&peer) {
             let spared = max_bytes.saturating_sub(bytes);
-            client.serving = client.serving.saturating_sub(1);
+            client.serving = client.serving.saturating_sub(usize::from(!has(Bug::ServingNeverFreed)));
             client.bytes.refund(spared);
             if !client.queue.is_empty() {
                 let most = self.limits.turn.saturating_mul(TURNS_SAVED);

@@ -17,6 +17,7 @@ mod model;
 mod normal;
 
 use crate::{
+    bug::{Bug, has},
     event::{JobId, RequestId},
     job::{CheckedBlock, CommitHeader, EpochEnd},
     ledger::BufferId,
@@ -163,7 +164,7 @@ impl Body {
     fn set(&mut self, slot: usize, to: Slot) -> Option<Slot> {
         if let Slot::Held(held) = &to
             && let Some(end) = &held.0.epoch_end
-            && self.epoch_end.as_ref().is_none_or(|(first, _, _)| slot < *first)
+            && self.epoch_end.as_ref().is_none_or(|(first, _, _)| slot < *first || has(Bug::LastEpochEnd))
         {
             self.epoch_end = Some((slot, held.0.reference, end.clone()));
         }
@@ -286,7 +287,8 @@ impl Window {
             }
         }
         let next = self.spans.range(from..).next().map(|(start, _)| *start);
-        let end = next.and_then(CommitIndex::previous).map_or(within.end(), |end| end.min(within.end()));
+        let below = |next: CommitIndex| if has(Bug::GapOneLonger) { Some(next) } else { next.previous() };
+        let end = next.and_then(below).map_or(within.end(), |end| end.min(within.end()));
         CommitRange::new(from, end)
     }
 
@@ -362,7 +364,7 @@ impl Window {
             Span::Certified(certified) => Some((*start, certified)),
             Span::Requested { .. } | Span::Certifying { .. } => None,
         })?;
-        if last_of(start, certified.bodies.len()) <= above {
+        if last_of(start, certified.bodies.len()) <= above && !has(Bug::EvictedFrontier) {
             return None;
         }
         let body = certified.bodies.pop_back()?;
@@ -419,7 +421,10 @@ impl Window {
             let mut bodies = certified.bodies.iter().take(at.saturating_add(1));
             proven = proven && nearest.next() == Some(*first) && bodies.all(Body::is_complete);
             nearest = below;
-            epoch = body.header.epoch.saturating_add(u64::from(body.epoch_end.is_some()));
+            epoch = body
+                .header
+                .epoch
+                .saturating_add(u64::from(body.epoch_end.is_some() && !has(Bug::EpochEndUnseen)));
         }
         Below { epoch, proven: proven && nearest.next() == Some(start) }
     }
@@ -442,7 +447,8 @@ impl Window {
         let mut bodies = self.open_bodies().filter(|body| body.header.reference.index >= from);
         let Some(first) = bodies.next() else { return Vec::new() };
         let epoch = first.header.epoch;
-        let same_epoch = core::iter::once(first).chain(bodies.take_while(|body| body.header.epoch == epoch));
+        let same_epoch = core::iter::once(first)
+            .chain(bodies.take_while(|body| body.header.epoch == epoch || has(Bug::BlocksOfTwoEpochs)));
         let positions = same_epoch.flat_map(|body| {
             let slots = body.slots.iter().enumerate().filter(|(_, slot)| slot.is_missing());
             slots.map(|(slot, _)| (body.header.reference.index, slot))

@@ -15,8 +15,6 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
-#[cfg(feature = "defence-switches")]
-mod defences;
 pub mod hostile;
 pub mod oracle;
 pub mod small_scope;

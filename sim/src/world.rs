@@ -134,8 +134,6 @@ impl World {
 
     /// The same, where what is drawn (jitter, losses) is drawn from `seed`.
     pub fn seeded(pace: Pace, seed: u64) -> Self {
-        #[cfg(feature = "defence-switches")]
-        crate::defences::remove_named();
         Self {
             now: Timestamp::ZERO,
             pace,

@@ -1,9 +1,11 @@
 //! Which tests hold which defence of the core (its feature `defence-switches`).
 
+use crate::layers::{Binary, sim, tests};
 use soma_sync_core::defence::Defence;
 
 /// What the tests are in: those of this crate, and of the simulator.
-pub const BINARIES: &[&str] = &["threats", "seed_defects", "boundaries", "head", "serving"];
+pub const BINARIES: &[Binary] =
+    &[tests("threats"), tests("seed_defects"), tests("boundaries"), sim("head"), sim("serving")];
 
 /// A defence, and who is to miss it.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! What the whole-system tests share: the vectors of the original implementation, the table of deliberate differences
 //! from it, a small committee that signs, mirrors of the formats for an independent decoder, the bodies of the fuzz targets,
-//! and which tests hold which defence.
+//! which tests hold which defence, and the layers that seeded bugs are held against.
 
 #[cfg(feature = "defence-switches")]
 pub mod defences;
@@ -9,5 +9,9 @@ pub mod fixture;
 pub mod fuzz;
 pub mod fuzz_machine;
 pub mod fuzz_message;
+#[cfg(feature = "defence-switches")]
+pub mod layers;
 pub mod mirror;
+#[cfg(feature = "defence-switches")]
+pub mod processes;
 pub mod vectors;

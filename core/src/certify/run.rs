@@ -3,6 +3,7 @@
 use super::{CertifiedFault, CertifierError, CertifyError, CommitRule};
 use crate::{
     block::{BlockError, BlockView, EndOfEpochData},
+    bug::{Bug, has},
     committee::{Committee, StakeTally},
     config::Limits,
     defence::{Defence, stands},
@@ -163,7 +164,8 @@ impl<'a> Ballot<'a> {
         let parts = rules::check_header(block, self.committee).map_err(CertifierError::Block)?;
         let exact = stands(Defence::ExactVotes);
         let is_for = |vote: CommitRef| vote == self.commit || !exact && vote.index == self.commit.index;
-        if !block.votes().any(is_for) {
+        let looked_at = if has(Bug::FirstVoteOnly) { 1 } else { usize::MAX };
+        if !block.votes().take(looked_at).any(is_for) {
             return Err(CertifierError::NoVote);
         }
         rules::check_body(block, self.committee, transactions).map_err(CertifierError::Block)?;
@@ -220,7 +222,9 @@ pub(super) fn broken_rule(
     committee: &Committee,
     scratch: &mut Vec<BlockRef>,
 ) -> Option<CommitRule> {
-    if commit.timestamp_ms < previous_ms && stands(Defence::RisingTime) {
+    if commit.timestamp_ms < previous_ms.saturating_add(u64::from(has(Bug::EqualTimesRefused)))
+        && stands(Defence::RisingTime)
+    {
         return Some(CommitRule::Timestamp { previous_ms });
     }
     if commit.blocks.is_empty() {

@@ -5,6 +5,7 @@ use super::{
     requests::{Asked, BlocksAsked, CommitsAsked, DECODED_FACTOR, InFlight, LOCAL_REST},
 };
 use crate::{
+    bug::{Bug, has},
     command::Offence,
     defence::{Defence, stands},
     event::RequestId,
@@ -287,11 +288,11 @@ impl SyncMachine {
         let CommitsAsked { range, epoch, commits, certifiers, blocks, purpose, max_bytes: _ } = asked;
         // By now more may be known of the commits before it than when it was asked for.
         let epoch = match purpose {
-            Purpose::Follow => self.below(range.start()).epoch,
+            Purpose::Follow if !has(Bug::FollowKeepsEpoch) => self.below(range.start()).epoch,
             Purpose::Fetch | Purpose::Hedge if range.start() > self.tip.reference.index => {
                 self.below(range.start()).epoch
             }
-            Purpose::Fetch | Purpose::Votes | Purpose::Hedge => epoch,
+            Purpose::Fetch | Purpose::Follow | Purpose::Votes | Purpose::Hedge => epoch,
         };
         let bytes = received.saturating_mul(DECODED_FACTOR);
         let reserved = self.ledger.reserve(bytes, Claimant::Frontier);
@@ -440,6 +441,9 @@ impl BlocksAsked {
                     missing.next();
                     self.lacking = self.lacking.or(Some(position.0));
                     matched.lacking.push(*position);
+                    if has(Bug::MissingShiftsBlocks) {
+                        continue;
+                    }
                 }
             }
             self.answered = self.answered.saturating_add(1);

@@ -2,6 +2,7 @@
 
 use super::SyncMachine;
 use crate::{
+    bug::{Bug, has},
     certify::{CertifiedFault, CommitRule},
     command::{Batch, BatchId, Command, Halt, Offence, Stall},
     committee::Committee,
@@ -96,7 +97,9 @@ impl SyncMachine {
         self.grown = self.now;
         self.forget_old_epochs();
         // The commit before settles of which epoch a commit is.
-        if self.later_epoch_from.is_some_and(|from| Some(from) <= index.next()) {
+        if self.later_epoch_from.is_some_and(|from| Some(from) <= index.next())
+            && !has(Bug::LaterEpochForEver)
+        {
             self.later_epoch_from = None;
         }
         true
@@ -113,7 +116,9 @@ impl SyncMachine {
             EpochEnd::Invalid(_) if !stands(Defence::InvalidCommittee) => {}
             EpochEnd::Invalid(reason) => self.invalid_committee = Some((block, *reason)),
         }
-        draft.committees.extend(self.committees.get(&epoch).cloned());
+        draft
+            .committees
+            .extend(self.committees.get(&epoch).filter(|_| !has(Bug::CommitteeNotStored)).cloned());
     }
 
     /// Whether the commit after the tip is complete and follows the tip. What does not follow is dealt with here.
@@ -162,6 +167,9 @@ impl SyncMachine {
         if !self.store_failed {
             self.push(Command::StoreBatch { batch });
         }
+        if has(Bug::DurableBeforeStored) {
+            self.durable = self.tip.reference.index;
+        }
         self.cancel_needless();
     }
 
@@ -193,7 +201,8 @@ impl SyncMachine {
     /// Hands to subscribers what is durable and was not handed out before.
     fn hand_out(&mut self) {
         let last = if stands(Defence::DurableBroadcast) { self.durable } else { self.tip.reference.index };
-        if let Some(range) = self.broadcast.next().and_then(|first| CommitRange::new(first, last)) {
+        let first = if has(Bug::BroadcastTwice) { Some(self.broadcast) } else { self.broadcast.next() };
+        if let Some(range) = first.and_then(|first| CommitRange::new(first, last)) {
             self.broadcast = last;
             self.push(Command::Broadcast { range });
         }
@@ -241,7 +250,11 @@ impl SyncMachine {
             None if is_durable => {}
             None => return self.rewind(start),
         }
-        let batches: Vec<_> = self.outstanding.iter().map(|outstanding| outstanding.batch.clone()).collect();
+        let mut batches: Vec<_> =
+            self.outstanding.iter().map(|outstanding| outstanding.batch.clone()).collect();
+        if has(Bug::BatchesReversed) {
+            batches.reverse();
+        }
         for batch in batches {
             self.push(Command::StoreBatch { batch });
         }
@@ -271,7 +284,9 @@ impl SyncMachine {
         }
         self.durable = start.tip.reference.index;
         self.lowest_available = start.lowest_available;
-        self.votes = VoteBook::new(start.certifiable, self.config.look_ahead_commits);
+        if !has(Bug::VotesOverRewind) {
+            self.votes = VoteBook::new(start.certifiable, self.config.look_ahead_commits);
+        }
         self.committees.clear();
         self.invalid_committee = None;
         self.enlarged = None;
@@ -284,7 +299,7 @@ impl SyncMachine {
 
     /// Committees of epochs that nothing depends on any more are forgotten.
     fn forget_old_epochs(&mut self) {
-        let oldest = self.tip.epoch.saturating_sub(1);
+        let oldest = self.tip.epoch.saturating_sub(u64::from(!has(Bug::CommitteeForgottenEarly)));
         self.committees = self.committees.split_off(&oldest);
     }
 

@@ -5,6 +5,7 @@ use super::{
     requests::{Asked, InFlight},
 };
 use crate::{
+    bug::{Bug, has},
     command::Stall,
     defence::{Defence, stands},
     ledger::Claimant,
@@ -90,7 +91,8 @@ impl SyncMachine {
 
     /// Tells peers that we believe to be lower how far we are: one message in flight a peer, the newest index wins.
     fn push_to_peers(&mut self) {
-        let index = self.certifiable().index;
+        let told = if has(Bug::PushedBeforeDurable) { self.tip.reference } else { self.certifiable() };
+        let index = told.index;
         let lower: Vec<PeerId> = self
             .peers
             .iter_mut()

@@ -9,6 +9,7 @@ use super::{
     requests::{Asked, InFlight},
 };
 use crate::{
+    bug::{Bug, has},
     defence::{Defence, stands},
     event::RequestId,
     ledger::Claimant,
@@ -264,6 +265,9 @@ impl SyncMachine {
                 let (peer, took) = (in_flight.peer, self.now.saturating_since(in_flight.sent));
                 if let Some(known) = self.peers.get_mut(&peer) {
                     known.answered(took);
+                }
+                if has(Bug::LoserBlamed) {
+                    self.offence(peer, crate::command::Offence::Malformed);
                 }
             }
             self.cancel(id);

@@ -2,6 +2,7 @@
 
 use super::SyncMachine;
 use crate::{
+    bug::{Bug, has},
     command::{Command, Offence, ServePlan},
     defence::{Defence, stands},
     event::InboundId,
@@ -170,7 +171,11 @@ impl SyncMachine {
         match request {
             Request::CommitInfo(query) => Ok(self.answer_commit_info(query)),
             Request::Availability { timestamp_ms: _ } => Ok(Answer::Now(ResponsePart::Availability {
-                highest: self.certifiable().index,
+                highest: if has(Bug::AnnouncedBeforeCertifiable) {
+                    self.durable
+                } else {
+                    self.certifiable().index
+                },
                 lowest: self.lowest_available.min(self.certifiable().index),
             })),
             Request::Push { index } => {
@@ -226,14 +231,14 @@ impl SyncMachine {
             return Err(RefuseReason::InvalidRange);
         }
         let certifiable = self.certifiable().index;
-        if range.start() > certifiable || range.start() < self.lowest_available {
+        if range.start() > certifiable || range.start() < self.lowest_available && !has(Bug::PrunedServed) {
             return Err(RefuseReason::Unavailable);
         }
         if range.end() > certifiable && !stands(Defence::ServedPrefix) {
             return Err(RefuseReason::Unavailable);
         }
         let batch = self.config.commit_sync_batch_size;
-        let most = range.start().saturating_add(batch.saturating_sub(1));
+        let most = range.start().saturating_add(batch.saturating_sub(u32::from(!has(Bug::BatchOneLonger))));
         let end = range.end().min(most).min(certifiable);
         let range = CommitRange::new(range.start(), end).ok_or(RefuseReason::InvalidRange)?;
         Ok(ServePlan::Commits {

@@ -5,6 +5,7 @@ use super::{
     verdicts::{JobRecord, ObserveRecord},
 };
 use crate::{
+    bug::{Bug, has},
     command::{Command, Halt, Notice},
     defence::{Defence, stands},
     job::{CheckedBlock, CommitHeader, Job, ObserveJob, ObserveVerdict, VotesJob},
@@ -132,7 +133,7 @@ impl SyncMachine {
         let certifiable = self.certifiable().index;
         let useful = |block: &Verified<CheckedBlock>| block.votes.iter().any(|vote| vote.index > certifiable);
         let useful: Vec<_> = blocks.into_iter().filter(useful).map(|block| (block, buffer)).collect();
-        if !useful.is_empty() && self.halted.is_none() {
+        if !useful.is_empty() && self.halted.is_none() && !has(Bug::OwnVotesIgnored) {
             self.ledger.keep_more(buffer, useful.len());
             self.pending_votes.extend(useful);
         }

@@ -2,6 +2,7 @@
 
 use super::SyncMachine;
 use crate::{
+    bug::{Bug, has},
     command::{Command, Offence},
     defence::{Defence, stands},
     event::RequestId,
@@ -269,7 +270,7 @@ impl SyncMachine {
         let Some(peer) = self.peers.get_mut(&in_flight.peer) else { return Some(in_flight) };
         match in_flight.asked {
             Asked::Chain | Asked::Availability => {
-                peer.poll_in_flight = false;
+                peer.poll_in_flight = has(Bug::PollNeverOver);
                 peer.next_poll = match (peer.link, peer.claim) {
                     // What the chain check has just opened is used at once.
                     (Link::Checked, None) if in_flight.received > 0 => self.now,
@@ -292,7 +293,7 @@ impl SyncMachine {
             Asked::Chain | Asked::Availability | Asked::Push => {}
             Asked::Commits(asked) => self.window.forget_request(asked.range.start(), id),
             Asked::Blocks(asked) => {
-                for (index, slot) in &asked.positions {
+                for (index, slot) in asked.positions.iter().skip(usize::from(has(Bug::LostBlock))) {
                     self.window.forget_slot(*index, *slot, &Slot::Requested(id));
                 }
             }

@@ -2,10 +2,11 @@
 
 use super::{SyncMachine, requests::InFlight};
 use crate::{
+    bug::{Bug, has},
     command::{Command, Halt, Notice, Offence, Stall},
     defence::{Defence, stands},
     ledger::BufferId,
-    peers::{Link, Peer},
+    peers::{Claim, Link, Peer},
     stable_hash::StableHasher,
     time::Timestamp,
     types::{ChainId, CommitIndex, CommitRef, Epoch, PeerId},
@@ -208,7 +209,8 @@ impl SyncMachine {
             return false;
         }
         let claims = || self.peers.checked().filter_map(|(_, peer)| peer.claim);
-        claims().any(|claim| claim.polled >= self.grown && !claim.cut)
+        let fresh = |claim: &Claim| claim.polled >= self.grown || has(Bug::SyncedByOldClaims);
+        claims().any(|claim| fresh(&claim) && !claim.cut)
             && claims().all(|claim| claim.highest <= certifiable)
     }
 

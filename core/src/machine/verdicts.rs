@@ -2,6 +2,7 @@
 
 use super::SyncMachine;
 use crate::{
+    bug::{Bug, has},
     command::{Command, Halt, Offence},
     defence::{Defence, stands},
     event::JobId,
@@ -95,7 +96,7 @@ impl Jobs {
             return None;
         }
         let record = self.records.remove(&id)?;
-        self.running = self.running.saturating_sub(1);
+        self.running = self.running.saturating_sub(if has(Bug::JobSlotFreedTwice) { 2 } else { 1 });
         Some(record)
     }
 
@@ -149,7 +150,9 @@ impl SyncMachine {
                 record.buffers().collect()
             }
         };
-        self.release(buffers);
+        if !has(Bug::LeakOnDeadWorker) {
+            self.release(buffers);
+        }
         match record {
             JobRecord::Certify(record) => self.window.forget_job(record.range.start(), id),
             JobRecord::Check(record) => {
@@ -184,6 +187,9 @@ impl SyncMachine {
         }
         // The job's own hold on the answer; what the window keeps of it has been counted beside it.
         self.ledger.release(buffer);
+        if has(Bug::ReleasedTwice) {
+            self.ledger.release(buffer);
+        }
     }
 
     /// Blocks that came in one answer with the commits that name them, in that order: those that are still missing
@@ -283,8 +289,9 @@ impl SyncMachine {
         let Some(last) = admitted.last().map(|header| header.reference.index) else {
             // The commits are here already; their votes may be what we lack.
             let certifiable = self.certifiable().index;
-            let useful =
-                |block: &Verified<CheckedBlock>| block.votes.iter().any(|vote| vote.index > certifiable);
+            let useful = |block: &Verified<CheckedBlock>| {
+                block.votes.iter().any(|vote| vote.index > certifiable) && !has(Bug::VotesOfKnownDropped)
+            };
             let votes: Vec<_> = certifiers.into_iter().filter(useful).map(|block| (block, buffer)).collect();
             self.ledger.keep_more(buffer, votes.len());
             return self.pending_votes.extend(votes);
@@ -326,7 +333,10 @@ impl SyncMachine {
             evidence: Box::new((**header).clone()),
         };
         // At the index itself: what is here must be the same. What is stored is compared as far as it is remembered.
-        if let Some(ours) = self.ours_at(index).filter(|ours| ours.digest != digest) {
+        if let Some(ours) = self
+            .ours_at(index)
+            .filter(|ours| ours.digest != digest && !(index == tip && has(Bug::ForkAtTipMissed)))
+        {
             return if self.is_of_epoch_over(header) { Ok(false) } else { Err(fork(ours, header.reference)) };
         }
         let beyond = index > tip.saturating_add(self.config.look_ahead_commits);
@@ -383,7 +393,8 @@ impl SyncMachine {
         let mut fault = None;
         let mut outcomes = outcomes.into_iter();
         for (index, slot) in slots {
-            let is_ours = self.window.slot(index, slot) == Some(&Slot::Checking(id));
+            let is_ours =
+                self.window.slot(index, slot) == Some(&Slot::Checking(id)) || has(Bug::StaleVerdict);
             match outcomes.next() {
                 Some(BlockOutcome::Good(block)) if is_ours && (!bad || stands(Defence::GoodBlocks)) => {
                     useful = useful.saturating_add(u64::try_from(block.payload.len()).unwrap_or(u64::MAX));

@@ -4,19 +4,18 @@
 //! any switch, when all must pass, and then without each defence, when one at least must fail. A test that does not end
 //! in time counts as having noticed.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use soma_sync_core::defence::WITHOUT;
-use soma_sync_tests::defences::{BINARIES, HELD, Held};
+use soma_sync_tests::{
+    defences::{BINARIES, HELD, Held},
+    processes::{self, Ended, build, in_parallel, tests_in},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, io,
+    env,
     path::PathBuf,
-    process::{Child, Command, ExitCode, Stdio},
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    process::{Command, ExitCode},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -33,9 +32,6 @@ Exit status: 0 when a test noticed each defence that was gone, 1 when one was no
 the arguments are wrong or the tests cannot be built.
 ";
 
-/// How often a test that runs is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-
 struct Options {
     only: Vec<String>,
     json: bool,
@@ -46,15 +42,6 @@ struct Options {
 struct Test {
     binary: PathBuf,
     path: String,
-}
-
-/// How a test ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
-    Passed,
-    Failed,
-    /// It was stopped, since it took too long.
-    Hung,
 }
 
 fn main() -> ExitCode {
@@ -143,27 +130,11 @@ impl Options {
 
 /// Builds the binaries, and asks each for its tests; by the name of the function.
 fn find_tests() -> Result<BTreeMap<String, Test>, String> {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
-    let packages = ["--package", "soma-sync-tests", "--package", "soma-sync-sim"];
-    cargo.arg("test").args(packages).args(["--features", "defence-switches"]);
-    cargo.args(["--no-run", "--message-format", "json-render-diagnostics"]);
-    cargo.args(BINARIES.iter().flat_map(|name| ["--test", name]));
-    let built = cargo.stderr(Stdio::inherit()).output().map_err(|error| format!("cargo: {error}"))?;
-    if !built.status.success() {
-        return Err("the tests cannot be built".to_owned());
-    }
-    let messages = built.stdout.split(|byte| *byte == b'\n');
-    let messages = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    let binaries = messages.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
     let mut tests = BTreeMap::new();
-    for binary in binaries {
-        let listed = Command::new(&binary).args(["--list", "--format", "terse"]).output();
-        let listed = listed.map_err(|error| format!("{}: {error}", binary.display()))?;
-        for path in
-            String::from_utf8_lossy(&listed.stdout).lines().filter_map(|line| line.strip_suffix(": test"))
-        {
-            let name = path.rsplit("::").next().unwrap_or(path);
-            tests.insert(name.to_owned(), Test { binary: binary.clone(), path: path.to_owned() });
+    for binary in build(&BINARIES.iter().copied().collect())?.into_values() {
+        for path in tests_in(&binary)? {
+            let name = path.rsplit("::").next().unwrap_or(&path).to_owned();
+            tests.insert(name, Test { binary: binary.clone(), path });
         }
     }
     Ok(tests)
@@ -173,44 +144,7 @@ fn find_tests() -> Result<BTreeMap<String, Test>, String> {
 fn run_test(test: &Test, without: Option<&str>, limit: Duration) -> Ended {
     let mut command = Command::new(&test.binary);
     command.args(["--exact", &test.path]).env_remove(WITHOUT).envs(without.map(|name| (WITHOUT, name)));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let ended = command.spawn().and_then(|child| wait(child, limit));
-    ended.unwrap_or_else(|error| panic!("{}: {error}", test.binary.display()))
-}
-
-fn wait(mut child: Child, limit: Duration) -> io::Result<Ended> {
-    let began = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(if status.success() { Ended::Passed } else { Ended::Failed });
-        }
-        if began.elapsed() >= limit {
-            child.kill()?;
-            child.wait()?;
-            return Ok(Ended::Hung);
-        }
-        thread::sleep(LOOK);
-    }
-}
-
-/// Does something with each item, as many at a time as there are processors; what came of each, in order.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let worker = || {
-        let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else { return done };
-            done.push((at, work(item)));
-        }
-    };
-    let count = thread::available_parallelism().map_or(1, usize::from);
-    let mut done: Vec<(usize, R)> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..count).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("no worker panics")).collect()
-    });
-    done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, result)| result).collect()
+    processes::run(command, limit, |_| true)
 }
 
 /// What is known of the defences, in the order of the table, printed as soon as it is whole.
