@@ -305,6 +305,17 @@ fn a_committee_that_does_not_decode_says_why() {
 }
 
 #[test]
+fn exactly_a_quorum_is_none_or_one_less_is_one() {
+    for (stake, is_quorum) in [(3_334, false), (6_666, false), (6_667, true), (6_668, true)] {
+        let set = ValidatorSet { authorities: vec![authority(0, stake), authority(1, 10_000 - stake)] };
+        let committee = Committee::new(EPOCH, set, &Limits::default()).expect("valid validators");
+        let mut tally = StakeTally::new();
+        tally.add(AuthorityIndex::new(0), &committee);
+        assert_eq!(tally.reached_quorum(), is_quorum, "{stake}");
+    }
+}
+
+#[test]
 fn a_tally_counts_each_member_once_and_no_stranger() {
     let committee = committee();
     let mut tally = StakeTally::new();

@@ -46,3 +46,17 @@ fn who_cut_answers_short_is_asked_for_more_again_after_a_while() {
     let most = [1, 30, 31, 61, 1 + 30 * 200].map(|seconds| peer.max_blocks(at(seconds)));
     assert_eq!(most, [100, 100, 200, 400, usize::MAX]);
 }
+
+#[test]
+fn the_pause_after_a_failure_is_short_again_or_passes_its_limit_after_many() {
+    let mut peer = proven();
+    let mut before = Duration::ZERO;
+    for failures in 1..=70 {
+        peer.failed(CommitIndex::new(2), at(10), &Config::default(), &mut Rng::new([7; 32]));
+        let pause = peer.backoff_until.saturating_since(at(10));
+        assert!(pause >= before, "{pause:?} after {failures} failures, {before:?} before that");
+        assert!(pause <= BACKOFF_MAX.saturating_mul(5) / 4, "{pause:?} after {failures} failures");
+        before = pause;
+    }
+    assert!(before >= BACKOFF_MAX);
+}
