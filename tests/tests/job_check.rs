@@ -115,6 +115,20 @@ fn one_bad_signature_is_found_among_good_ones() {
     }
 }
 
+/// A block without a signature to verify stands before the one whose signature is bad.
+#[test]
+fn a_bad_signature_is_held_against_another_block_or_passes() {
+    let mut blocks: Vec<_> = (0..4).map(|author| sign(&block(author, 7))).collect();
+    blocks[2] = block(2, 7).sign(|message| key(3).sign(message).to_bytes());
+    let mut job = job(&blocks);
+    job.blocks[0] = Payload::new(Bytes::from_static(b"no block"));
+    let outcomes = run(job);
+    assert!(matches!(outcomes[0], BlockOutcome::Bad(_)), "{outcomes:?}");
+    assert!(matches!(outcomes[1], BlockOutcome::Good(_)), "{outcomes:?}");
+    assert!(matches!(outcomes[2], BlockOutcome::CertifiedInvalid(_)), "{outcomes:?}");
+    assert!(matches!(outcomes[3], BlockOutcome::Good(_)), "{outcomes:?}");
+}
+
 #[test]
 fn by_digest_alone_a_signature_is_not_looked_at() {
     let mut by_digest = job(&[block(0, 7).unsigned()]);
