@@ -49,9 +49,12 @@ struct Subject {
     batches: Vec<Arc<Batch>>,
     serving: Vec<InboundId>,
     durable: Durable,
+    /// The last commit that was handed to consumers.
+    broadcast: CommitIndex,
     next_inbound: u64,
     committees: &'static [Arc<Committee>],
     most_commands: usize,
+    max_jobs: usize,
     /// Whether the store refused batches and was not opened again.
     store_failed: bool,
     /// Events so far, for the report of a wedge.
@@ -75,6 +78,8 @@ enum Trouble {
     Store,
     LostStore,
     Local,
+    /// None, but rare: the embedder supplies the next epoch's committee before the epoch has ended.
+    EarlyCommittees,
 }
 
 /// What became of a sequence.
@@ -218,6 +223,7 @@ impl Subject {
         let config = config(input)?;
         let seed = input.arbitrary()?;
         let troubles = input.arbitrary::<u16>()? & input.arbitrary::<u16>()?;
+        let max_jobs = config.max_verify_jobs as usize;
         let start = Start::genesis(committees[0].chain_id(), committees[0].clone());
         let machine =
             SyncMachine::new(config, start, Timestamp::ZERO, seed).expect("a configuration that can work");
@@ -231,9 +237,11 @@ impl Subject {
             batches: Vec::new(),
             serving: Vec::new(),
             durable: Durable::default(),
+            broadcast: CommitIndex::GENESIS,
             next_inbound: 0,
             committees,
             most_commands: 0,
+            max_jobs,
             store_failed: false,
             log: Vec::new(),
             troubles,
@@ -374,20 +382,37 @@ impl Subject {
     fn note(&mut self, command: Command) {
         match command {
             Command::SendRequest { id, request, .. } => {
+                if let Request::Push { index } = request {
+                    self.announced(index);
+                }
                 assert!(self.requests.insert(id, request).is_none(), "a request id twice");
             }
             Command::Verify { id, job } => {
                 assert!(self.jobs.insert(id, job).is_none(), "a job id twice");
+                assert!(self.jobs.len() <= self.max_jobs, "more jobs than workers may have");
             }
             Command::StoreBatch { batch } => self.batches.push(batch),
             Command::Serve { id, .. } => self.serving.push(id),
+            Command::Broadcast { range } => {
+                assert_eq!(Some(range.start()), self.broadcast.next(), "commits to consumers out of order");
+                assert!(range.end() <= self.durable.tip(), "commits to consumers that are not durable");
+                self.broadcast = range.end();
+            }
+            Command::Respond { response: ResponsePart::Availability { highest, .. }, .. } => {
+                self.announced(highest);
+            }
             Command::CancelRequest { .. }
-            | Command::Broadcast { .. }
             | Command::Respond { .. }
             | Command::Refuse { .. }
             | Command::Disconnect { .. }
             | Command::Notify(_) => {}
         }
+    }
+
+    /// A peer is told that we have this commit.
+    fn announced(&self, index: CommitIndex) {
+        let certifiable = self.machine.status().certifiable.index;
+        assert!(index <= certifiable, "a peer is told of commit {index}, and {certifiable} is certifiable");
     }
 
     /// Whether trouble of a kind comes now: once in `odds`, in a sequence that has it.
@@ -407,6 +432,11 @@ impl Subject {
         }
         if self.trouble(input, Trouble::Local, 8)? {
             return Ok(Event::CommitObserved { commit: payload(250), blocks: vec![payload(100); 3] });
+        }
+        if self.trouble(input, Trouble::EarlyCommittees, 16)? {
+            let next = self.machine.status().epoch.get() + 1;
+            let committee = self.committees[next as usize].clone();
+            return Ok(Event::CommitteeKnown { committee });
         }
         match input.int_in_range(0..=15u8)? {
             0 => Ok(Event::Tick),
@@ -568,6 +598,8 @@ impl Subject {
                 )?)
             }
             Job::Check(job) => {
+                let epoch = job.committee.epoch();
+                assert!(job.refs.iter().all(|block| block.epoch == epoch), "blocks under another committee");
                 let mut outcomes = Vec::new();
                 for (reference, payload) in job.refs.iter().zip(job.blocks) {
                     outcomes.push(self.outcome(input, *reference, payload)?);
@@ -744,6 +776,10 @@ struct Durable {
 }
 
 impl Durable {
+    fn tip(&self) -> CommitIndex {
+        self.commits.last().map_or(CommitIndex::GENESIS, |header| header.reference.index)
+    }
+
     /// Stores a batch: its commits follow one another and the chain, and all their blocks are here, or the machine is
     /// at fault.
     fn append(&mut self, batch: &Batch) {

@@ -66,7 +66,8 @@ pub const LAYERS: &[Layer] = &[
             tests("differential"),
         ]),
     },
-    Layer { name: "sequences", cases: Cases::Seeds { count: 5_000, run: sequence } },
+    Layer { name: "by hand", cases: Cases::Tests(&[tests("by_hand")]) },
+    Layer { name: "sequences", cases: Cases::Seeds { count: 2_000, run: sequence } },
     Layer {
         name: "worlds",
         cases: Cases::Tests(&[

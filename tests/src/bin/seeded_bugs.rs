@@ -173,8 +173,8 @@ impl Options {
 
 impl Layers {
     fn find(options: &Options) -> Result<Self, String> {
-        let cases = options.layers.iter().map(|layer| layer.cases);
-        let named = cases.flat_map(|cases| match cases {
+        // All of them, so that one choice of layers is not built with other features than another.
+        let named = LAYERS.iter().map(|layer| layer.cases).flat_map(|cases| match cases {
             Cases::Tests(binaries) => binaries.iter().copied(),
             Cases::Seeds { .. } => [].iter().copied(),
         });
