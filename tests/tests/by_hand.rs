@@ -10,7 +10,7 @@ use soma_sync_core::{
     event::{InboundId, JobId, RequestId},
     job::Job,
     payload::Payload,
-    request::{FetchCommits, Request, ResponsePart},
+    request::{FetchCommits, Request, RequestFailure, ResponsePart},
     start::{Start, Tip},
     types::{BlockRef, CommitDigest, CommitIndex, CommitRef, Epoch, PeerId},
 };
@@ -189,23 +189,49 @@ fn a_peer_that_connects_again_is_not_told_how_far_we_are() {
     }
 }
 
+/// What failed on our side is asked for again after a short rest, though nothing else happens.
 #[test]
-fn more_commits_than_a_batch_are_served_in_one_answer() {
-    let config = Config { commit_sync_batch_size: 10, ..Config::default() };
-    let mut hand = Hand::new(config, start_at(500));
-    hand.connect(500);
+fn a_rest_after_a_failure_of_our_own_does_not_end() {
+    let fetches = |commands: &[Command]| {
+        let fetches = sent(commands).into_iter().filter(|(_, sent)| matches!(sent, Request::Commits(_)));
+        fetches.map(|(id, _)| id).collect::<Vec<_>>()
+    };
+    let mut hand = Hand::genesis(Config::default());
+    for id in fetches(&hand.connect(10)) {
+        let commands = hand.tell(Event::RequestFinished { id, result: Err(RequestFailure::Local) });
+        assert!(fetches(&commands).is_empty(), "{commands:?}");
+    }
+    hand.now = hand.machine.poll_timeout().unwrap();
+    assert!(hand.now <= Timestamp::from_micros(100_000), "{:?}", hand.now);
+    let commands = hand.tell(Event::Tick);
+    assert!(!fetches(&commands).is_empty(), "{commands:?}");
+}
+
+/// What is served of these commits, asked of a server that has 500 and answers with ten at a time.
+fn served(hand: &mut Hand, start: u32, end: u32) -> Option<(CommitIndex, CommitIndex)> {
     let fetch = FetchCommits {
-        start: index(7),
-        end: index(400),
+        start: index(start),
+        end: index(end),
         max_bytes: u64::MAX,
         wait: Duration::ZERO,
         with_blocks: false,
     };
     let request = Ok(Request::Commits(fetch));
-    let commands = hand.tell(Event::RequestReceived { id: InboundId::new(1), peer: PEER, request });
-    let served = commands.iter().find_map(|command| match command {
-        Command::Serve { plan: ServePlan::Commits { range, .. }, .. } => Some(*range),
+    let id = InboundId::new(u64::from(start));
+    let commands = hand.tell(Event::RequestReceived { id, peer: PEER, request });
+    commands.iter().find_map(|command| match command {
+        Command::Serve { plan: ServePlan::Commits { range, .. }, .. } => Some((range.start(), range.end())),
         _ => None,
-    });
-    assert_eq!(served.map(|range| (range.start(), range.end())), Some((index(7), index(16))), "{commands:?}");
+    })
+}
+
+#[test]
+fn more_commits_than_a_batch_or_pruned_ones_are_served() {
+    let config = Config { commit_sync_batch_size: 10, ..Config::default() };
+    let mut hand = Hand::new(config, start_at(500));
+    hand.connect(500);
+    assert_eq!(served(&mut hand, 7, 400), Some((index(7), index(16))));
+    hand.tell(Event::Pruned { lowest: index(100) });
+    assert_eq!(served(&mut hand, 99, 99), None);
+    assert_eq!(served(&mut hand, 100, 100), Some((index(100), index(100))));
 }

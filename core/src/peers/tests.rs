@@ -60,3 +60,30 @@ fn the_pause_after_a_failure_is_short_again_or_passes_its_limit_after_many() {
     }
     assert!(before >= BACKOFF_MAX);
 }
+
+#[test]
+fn nothing_happens_when_a_peer_may_be_asked_again() {
+    let mut peer = proven();
+    (peer.link, peer.poll_in_flight) = (Link::Checked, true);
+    peer.failed(CommitIndex::new(2), at(10), &Config::default(), &mut Rng::new([7; 32]));
+    let mut now = at(10);
+    let woken = core::iter::from_fn(|| {
+        now = peer.wake(now).inspect(|next| assert!(*next > now))?;
+        Some(now)
+    });
+    let woken: alloc::vec::Vec<_> = woken.collect();
+    assert_eq!(woken, [peer.backoff_until, peer.avoided[&CommitIndex::new(2)].until]);
+}
+
+#[test]
+fn a_claim_that_was_cut_is_never_believed_again() {
+    let claim =
+        Claim { highest: CommitIndex::new(9), lowest: CommitIndex::GENESIS, polled: at(10), cut: false };
+    let mut peer = proven();
+    peer.claimed(claim, at(10));
+    peer.failed(CommitIndex::new(5), at(10), &Config::default(), &mut Rng::new([7; 32]));
+    peer.claimed(claim, at(10));
+    assert_eq!(peer.claim, Some(Claim { highest: CommitIndex::new(4), cut: true, ..claim }));
+    peer.claimed(claim, at(11));
+    assert_eq!(peer.claim, Some(claim));
+}
