@@ -3,7 +3,7 @@
 use soma_sync_core::{
     Command, Config, Event, SyncMachine, Timestamp,
     block::{Block, EndOfEpochData},
-    command::{Batch, ServePlan},
+    command::{Batch, Halt, ServePlan},
     commit::Commit,
     committee::{Committee, ValidatorSet},
     config::Limits,
@@ -11,8 +11,8 @@ use soma_sync_core::{
     job::Job,
     payload::Payload,
     request::{FetchCommits, Request, RequestFailure, ResponsePart},
-    start::{Start, Tip},
-    types::{BlockRef, CommitDigest, CommitIndex, CommitRef, Epoch, PeerId},
+    start::{Start, StoredVotes, Tip},
+    types::{AuthorityIndex, BlockRef, CommitDigest, CommitIndex, CommitRef, Epoch, PeerId},
 };
 use soma_sync_tests::fixture::{EPOCH, authority, block, committee, sign, sign_set, validators, vote};
 use std::{sync::Arc, time::Duration};
@@ -78,7 +78,11 @@ impl Hand {
 
     /// Connects a peer that is on our chain and says that it has commits up to `highest`; what it is sent then.
     fn connect(&mut self, highest: u32) -> Vec<Command> {
-        let commands = self.tell(Event::PeerConnected { peer: PEER });
+        self.connect_other(PEER, highest)
+    }
+
+    fn connect_other(&mut self, peer: PeerId, highest: u32) -> Vec<Command> {
+        let commands = self.tell(Event::PeerConnected { peer });
         let chain_id = Some(committee().chain_id());
         let commands = self.answer(sent(&commands)[0].0, ResponsePart::CommitInfo { commit: None, chain_id });
         let availability = sent(&commands).into_iter();
@@ -108,27 +112,82 @@ fn payloads(blocks: &[Block]) -> Vec<Payload> {
     blocks.iter().map(|block| Payload::new(sign(block).1)).collect()
 }
 
-/// The first commit of the chain with these blocks, as our own consensus tells of it.
-fn first_commit(blocks: &[Block]) -> (CommitRef, Event) {
-    let refs: Vec<BlockRef> = blocks.iter().map(|block| sign(block).0).collect();
-    let commit = Commit {
-        index: index(1),
-        previous: CommitDigest::ZERO,
-        timestamp_ms: 1,
-        leader: refs[0],
-        blocks: refs,
-        epoch: EPOCH,
-    };
-    let (reference, encoding) = commit.encode();
-    (reference, Event::CommitObserved { commit: Payload::new(encoding.into()), blocks: payloads(blocks) })
+/// A commit, and its blocks.
+struct Made {
+    reference: CommitRef,
+    payload: Payload,
+    blocks: Vec<Block>,
+}
+
+impl Made {
+    fn new(at: u32, previous: CommitDigest, epoch: Epoch, blocks: Vec<Block>) -> Self {
+        let refs: Vec<BlockRef> = blocks.iter().map(|block| sign(block).0).collect();
+        let (index, leader) = (index(at), refs[0]);
+        let commit = Commit { index, previous, timestamp_ms: u64::from(at), leader, blocks: refs, epoch };
+        let (reference, encoding) = commit.encode();
+        Self { reference, payload: Payload::new(encoding.into()), blocks }
+    }
+
+    /// The first of the chain.
+    fn first(blocks: Vec<Block>) -> Self {
+        Self::new(1, CommitDigest::ZERO, EPOCH, blocks)
+    }
+
+    /// As our own consensus tells of it.
+    fn observed(&self) -> Event {
+        Event::CommitObserved { commit: self.payload.clone(), blocks: payloads(&self.blocks) }
+    }
+
+    /// Blocks that vote for it.
+    fn votes(&self, authors: std::ops::Range<u32>) -> Vec<Payload> {
+        payloads(&authors.map(|author| vote(author, self.reference)).collect::<Vec<_>>())
+    }
+
+    /// As a peer sends it with its votes, and its blocks where these are to come in one answer.
+    fn answer(&self, with_blocks: bool) -> ResponsePart {
+        let blocks = if with_blocks { payloads(&self.blocks) } else { Vec::new() };
+        ResponsePart::Commits {
+            commits: vec![self.payload.clone()],
+            certifiers: self.votes(0..3),
+            blocks,
+            buffer_bytes: 10_000,
+        }
+    }
+}
+
+/// A block that ends its epoch, after which these are the validators.
+fn ending(author: u32, set: ValidatorSet) -> Block {
+    Block {
+        end_of_epoch: Some(EndOfEpochData {
+            validator_set_signature: Some(sign_set(&set, &[author])),
+            aggregate_signature: Some(sign_set(&set, &[0, 1, 2, 3])),
+            next_validator_set: Some(set),
+            ..EndOfEpochData::default()
+        }),
+        ..block(author, 5)
+    }
+}
+
+/// The requests for commits among these.
+fn fetches(commands: &[Command]) -> Vec<(RequestId, FetchCommits)> {
+    let fetches = sent(commands).into_iter().filter_map(|(id, sent)| match sent {
+        Request::Commits(fetch) => Some((id, fetch)),
+        _ => None,
+    });
+    fetches.collect()
+}
+
+fn next_epoch() -> Epoch {
+    Epoch::new(EPOCH.get() + 1)
 }
 
 #[test]
 fn votes_of_another_epoch_make_a_commit_certifiable() {
     for (epoch, counts) in [(EPOCH.get(), true), (EPOCH.get() + 1, false), (EPOCH.get() - 1, false)] {
         let mut hand = Hand::genesis(Config::default());
-        let (commit, observed) = first_commit(&[block(0, 5)]);
-        hand.store(observed);
+        let made = Made::first(vec![block(0, 5)]);
+        let commit = made.reference;
+        hand.store(made.observed());
         let votes: Vec<_> =
             (0..3).map(|author| Block { epoch: Epoch::new(epoch), ..vote(author, commit) }).collect();
         hand.store(Event::VotesObserved { blocks: payloads(&votes) });
@@ -141,21 +200,12 @@ fn votes_of_another_epoch_make_a_commit_certifiable() {
 /// they came.
 #[test]
 fn what_ends_an_epoch_depends_on_the_order_in_which_blocks_come() {
-    let ending = |author, set: ValidatorSet| Block {
-        end_of_epoch: Some(EndOfEpochData {
-            validator_set_signature: Some(sign_set(&set, &[author])),
-            aggregate_signature: Some(sign_set(&set, &[0, 1, 2, 3])),
-            next_validator_set: Some(set),
-            ..EndOfEpochData::default()
-        }),
-        ..block(author, 5)
-    };
     let other = ValidatorSet { authorities: vec![authority(0, 4_000), authority(1, 6_000)] };
     let mut hand = Hand::genesis(Config::default());
-    let (_, observed) = first_commit(&[ending(0, validators()), ending(1, other)]);
-    let batches = hand.store(observed);
+    let made = Made::first(vec![ending(0, validators()), ending(1, other)]);
+    let batches = hand.store(made.observed());
     let committees: Vec<_> = batches.iter().flat_map(|batch| &batch.committees).collect();
-    let next = Committee::new(Epoch::new(EPOCH.get() + 1), validators(), &Limits::default()).unwrap();
+    let next = Committee::new(next_epoch(), validators(), &Limits::default()).unwrap();
     assert_eq!(committees, [&Arc::new(next)]);
 }
 
@@ -192,12 +242,8 @@ fn a_peer_that_connects_again_is_not_told_how_far_we_are() {
 /// What failed on our side is asked for again after a short rest, though nothing else happens.
 #[test]
 fn a_rest_after_a_failure_of_our_own_does_not_end() {
-    let fetches = |commands: &[Command]| {
-        let fetches = sent(commands).into_iter().filter(|(_, sent)| matches!(sent, Request::Commits(_)));
-        fetches.map(|(id, _)| id).collect::<Vec<_>>()
-    };
     let mut hand = Hand::genesis(Config::default());
-    for id in fetches(&hand.connect(10)) {
+    for (id, _) in fetches(&hand.connect(10)) {
         let commands = hand.tell(Event::RequestFinished { id, result: Err(RequestFailure::Local) });
         assert!(fetches(&commands).is_empty(), "{commands:?}");
     }
@@ -234,4 +280,154 @@ fn more_commits_than_a_batch_or_pruned_ones_are_served() {
     hand.tell(Event::Pruned { lowest: index(100) });
     assert_eq!(served(&mut hand, 99, 99), None);
     assert_eq!(served(&mut hand, 100, 100), Some((index(100), index(100))));
+}
+
+/// The votes of an epoch's last commit come when the next epoch has begun.
+#[test]
+fn an_epochs_last_commit_can_never_be_certified() {
+    let mut hand = Hand::genesis(Config::default());
+    let last = Made::first(vec![ending(0, validators())]);
+    let first = Block { epoch: next_epoch(), ..block(0, 6) };
+    let next = Made::new(2, last.reference.digest, next_epoch(), vec![first]);
+    let mut batches = Vec::new();
+    for made in [&last, &next] {
+        let (id, job) = jobs(hand.tell(made.observed())).remove(0);
+        let commands = hand.tell(Event::Verified { id, verdict: job.run([0; 32]) });
+        batches.extend(commands.into_iter().filter_map(|command| match command {
+            Command::StoreBatch { batch } => Some(batch),
+            _ => None,
+        }));
+    }
+    assert_eq!(hand.machine.status().queued, next.reference);
+    for batch in batches {
+        hand.tell(Event::Stored { through: batch.id });
+    }
+    hand.store(Event::VotesObserved { blocks: last.votes(0..3) });
+    assert_eq!(hand.machine.status().certifiable, last.reference);
+}
+
+#[test]
+fn votes_that_storage_holds_are_lost_with_a_restart() {
+    let made = Made::first(vec![block(0, 5)]);
+    let votes = StoredVotes {
+        commit: made.reference,
+        epoch: EPOCH,
+        voters: vec![AuthorityIndex::new(0), AuthorityIndex::new(1)],
+    };
+    let genesis = Start::genesis(committee().chain_id(), committee());
+    let tip = Tip { reference: made.reference, ..genesis.tip };
+    let mut hand = Hand::new(Config::default(), Start { tip, votes: vec![votes], ..genesis });
+    hand.store(Event::VotesObserved { blocks: made.votes(2..3) });
+    assert_eq!(hand.machine.status().certifiable, made.reference);
+}
+
+/// What a peer said before the last commit came says nothing of whether there are more.
+#[test]
+fn a_node_is_synced_by_an_old_claim() {
+    let mut hand = Hand::genesis(Config::default());
+    hand.connect(1);
+    hand.now = Timestamp::from_micros(1_000);
+    let made = Made::first(vec![block(0, 5)]);
+    hand.store(made.observed());
+    hand.store(Event::VotesObserved { blocks: made.votes(0..3) });
+    let status = hand.machine.status();
+    assert_eq!((status.certifiable, status.synced), (made.reference, false));
+}
+
+/// A peer certifies another commit than the stored tip, at its index.
+#[test]
+fn another_commit_at_the_tip_is_no_fork() {
+    let start = Start { certifiable: CommitRef::GENESIS, ..start_at(1) };
+    let mut hand = Hand::new(Config::default(), start);
+    let commands = hand.connect(1);
+    let (id, fetch) = fetches(&commands).remove(0);
+    assert_eq!((fetch.start, fetch.end), (index(1), index(1)), "the votes for the tip");
+    let commands = hand.answer(id, Made::first(vec![block(0, 5)]).answer(false));
+    let (id, job) = jobs(commands).remove(0);
+    hand.tell(Event::Verified { id, verdict: job.run([0; 32]) });
+    let halted = hand.machine.status().halted;
+    assert!(matches!(halted.as_deref(), Some(Halt::Fork { .. })), "{halted:?}");
+}
+
+/// The server lacks the first of the blocks.
+#[test]
+fn blocks_behind_a_missing_one_are_taken_for_others() {
+    let mut hand = Hand::genesis(Config::default());
+    let made = Made::first((0..4).map(|author| block(author, 5)).collect());
+    let commands = hand.connect(1);
+    let (id, _) = fetches(&commands).remove(0);
+    let (id, job) = jobs(hand.answer(id, made.answer(false))).remove(0);
+    let commands = hand.tell(Event::Verified { id, verdict: job.run([0; 32]) });
+    let blocks = sent(&commands).into_iter().find(|(_, sent)| matches!(sent, Request::Blocks(_)));
+    let (id, _) = blocks.unwrap_or_else(|| panic!("{commands:?}"));
+    let blocks = payloads(&made.blocks[1..]);
+    let part = ResponsePart::Blocks { blocks, missing: vec![0], buffer_bytes: 1_000 };
+    let (_, job) = jobs(hand.answer(id, part)).remove(0);
+    let Job::Check(job) = job else { panic!("{job:?}") };
+    let refs: Vec<_> = made.blocks[1..].iter().map(|block| sign(block).0).collect();
+    assert_eq!(job.refs, refs);
+}
+
+/// A peer that does not answer, and is overtaken, has done nothing wrong.
+#[test]
+fn who_is_overtaken_is_banned() {
+    let mut hand = Hand::genesis(Config::default());
+    let made = Made::first(vec![block(0, 5)]);
+    let mut commands = hand.connect(1);
+    commands.extend(hand.connect_other(PeerId::new([8; 32]), 1));
+    let (first, _) = fetches(&commands).remove(0);
+    let second = loop {
+        hand.now = hand.machine.poll_timeout().unwrap();
+        assert!(hand.now < Timestamp::from_micros(10_000_000), "no second peer is asked");
+        let asked = fetches(&hand.tell(Event::Tick));
+        if let Some((id, _)) = asked.into_iter().find(|(_, fetch)| fetch.wait.is_zero()) {
+            break id;
+        }
+    };
+    let (id, job) = jobs(hand.answer(second, made.answer(true))).remove(0);
+    let commands = hand.tell(Event::Verified { id, verdict: job.run([0; 32]) });
+    let gives_up = |command: &Command| matches!(command, Command::CancelRequest { id } if *id == first);
+    assert!(commands.iter().any(gives_up), "{commands:?}");
+    assert_eq!(hand.machine.status().counters.offences, 0);
+}
+
+/// Two requests wait at a peer; what the first brings ends the epoch.
+#[test]
+fn what_waited_at_a_peer_is_held_against_the_committee_of_before() {
+    let mut hand = Hand::genesis(Config::default());
+    let waiting = fetches(&hand.connect(0));
+    let request = |start| waiting.iter().find(|(_, fetch)| fetch.start == index(start)).unwrap().0;
+    let last = Made::first(vec![ending(0, validators())]);
+    let commands = hand.answer(request(1), last.answer(true));
+    for (id, job) in jobs(commands) {
+        for (id, job) in jobs(hand.tell(Event::Verified { id, verdict: job.run([0; 32]) })) {
+            hand.tell(Event::Verified { id, verdict: job.run([0; 32]) });
+        }
+    }
+    assert_eq!(hand.machine.status().queued, last.reference);
+    let next = Made::new(2, last.reference.digest, next_epoch(), vec![block(0, 6)]);
+    let (_, job) = jobs(hand.answer(request(2), next.answer(true))).remove(0);
+    let Job::Certify(job) = job else { panic!("{job:?}") };
+    assert_eq!(job.committee.epoch(), next_epoch());
+}
+
+/// A commit that ends its epoch waits for storage, and the embedder has supplied the next committee.
+#[test]
+fn what_follows_an_epochs_end_that_is_not_stored_yet_is_held_against_the_committee_of_before() {
+    let mut hand = Hand::genesis(Config { max_store_batches: 1, ..Config::default() });
+    let first = Made::first(vec![block(0, 4)]);
+    let last = Made::new(2, first.reference.digest, EPOCH, vec![ending(0, validators())]);
+    let committee = Arc::new(Committee::new(next_epoch(), validators(), &Limits::default()).unwrap());
+    hand.tell(Event::CommitteeKnown { committee });
+    for made in [&first, &last] {
+        let (id, job) = jobs(hand.tell(made.observed())).remove(0);
+        hand.tell(Event::Verified { id, verdict: job.run([0; 32]) });
+    }
+    assert_eq!(hand.machine.status().queued, first.reference, "the second waits");
+    let (id, fetch) = fetches(&hand.connect(3)).remove(0);
+    assert_eq!(fetch.start, index(3));
+    let next = Made::new(3, last.reference.digest, next_epoch(), vec![block(0, 6)]);
+    let (_, job) = jobs(hand.answer(id, next.answer(false))).remove(0);
+    let Job::Certify(job) = job else { panic!("{job:?}") };
+    assert_eq!(job.committee.epoch(), next_epoch());
 }
