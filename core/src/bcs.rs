@@ -162,11 +162,7 @@ impl<'a> Cursor<'a> {
     /// The length of a sequence that holds at most `max` items.
     pub(crate) fn count(&mut self, items: Items, max: u32) -> Result<u32, DecodeError> {
         let count = self.length()?;
-        if count <= max.saturating_add(u32::from(has(Bug::OneItemMore))) {
-            Ok(count)
-        } else {
-            Err(DecodeError::TooMany { items, count, max })
-        }
+        if count <= max { Ok(count) } else { Err(DecodeError::TooMany { items, count, max }) }
     }
 
     /// The bytes of a sequence of at most `max` items, of `size` bytes each.

@@ -17,13 +17,13 @@ switches! {
 
     /// A length may be longer than its shortest form, so that an object has many encodings.
     LongLengths,
-    /// One item more than the limit allows is decoded.
-    OneItemMore,
     /// A third of the stake and a little is taken for a quorum: f + 1 in place of 2f + 1.
     QuorumOfAThird,
-    /// The stake that makes a quorum is not enough: above in place of at least.
+    /// The stake that makes a quorum is not enough: above in place of at least. Seen by the jobs' tests alone: in no
+    /// made chain do votes sum to exactly that stake.
     QuorumAndOne,
-    /// A commit's votes are counted whatever epoch the voters' blocks are of.
+    /// A commit's votes are counted whatever epoch the voters' blocks are of. Seen by hand alone: what our own
+    /// consensus accepts is of the right epoch everywhere else.
     VotesOfAnyEpoch,
     /// Ancestors of any round count as parents of a block, not only those of the round before.
     ParentsOfAnyRound,
@@ -33,7 +33,8 @@ switches! {
     FirstVoteOnly,
     /// A block that does not decode is its sender's fault, though a quorum certified it.
     UndecodableIsTheSenders,
-    /// Results of signatures are matched with blocks by position, though some blocks have none to verify.
+    /// Results of signatures are matched with blocks by position, though some blocks have none to verify. Seen by
+    /// the jobs' tests alone: no sender elsewhere mixes what does not decode with signatures that do not hold.
     SignaturesByPosition,
     /// What is missing is taken to end at the first commit that is there, not before it.
     GapOneLonger,
@@ -41,23 +42,25 @@ switches! {
     EvictedFrontier,
     /// A commit that ends its epoch and is not stored yet is followed by one of the same epoch.
     EpochEndUnseen,
-    /// What ends an epoch is what the last block says that came, not the first in the commit.
+    /// What ends an epoch is what the last block says that came, not the first in the commit. Seen by hand alone:
+    /// honest authors agree on how their epoch ends.
     LastEpochEnd,
-    /// Blocks of two epochs are asked for together, and checked with the committee of the first.
+    /// Blocks of two epochs are asked for together, and checked with the committee of the first. Seen by sequences
+    /// alone: the embedder must have supplied the next committee while the epoch goes on.
     BlocksOfTwoEpochs,
-    /// One byte more than the budget is set aside.
-    OneByteMore,
     /// When a worker dies, what its job kept is never given back.
     LeakOnDeadWorker,
     /// What the certifying of an answer kept is given back twice.
     ReleasedTwice,
     /// A ban never ends.
     BanForEver,
-    /// The pause after a failure begins anew, at its shortest, after eight failures in a row.
+    /// The pause after a failure begins anew, at its shortest, after eight failures in a row. Seen by unit tests
+    /// alone: nothing else fails so often in a row.
     BackoffStartsAgain,
     /// What was pushed to a peer counts as pushed after it has connected again.
     PushedOverReconnect,
-    /// No timer is armed for when a peer may be asked again for what it failed to deliver.
+    /// No timer is armed for when a peer may be asked again for what it failed to deliver. Seen by unit tests alone:
+    /// polls wake the machine soon enough for anything else.
     AvoidedWithoutTimer,
     /// A claim that was cut is never believed again.
     CutForEver,
@@ -71,7 +74,8 @@ switches! {
     RestWithoutTimer,
     /// Who is overtaken by the second peer that was asked is banned for it.
     LoserBlamed,
-    /// An answer that waited at a peer is held against the committee of when it was asked for.
+    /// An answer that waited at a peer is held against the committee of when it was asked for. Seen by hand alone:
+    /// elsewhere what was refused is asked for again at once.
     FollowKeepsEpoch,
     /// Blocks are matched with what was asked for as if none were missing before them.
     MissingShiftsBlocks,

@@ -9,7 +9,6 @@
 mod model;
 mod normal;
 
-use crate::bug::{Bug, has};
 use crate::defence::{Defence, stands};
 use alloc::collections::BTreeMap;
 
@@ -73,7 +72,7 @@ impl Ledger {
 
     /// Sets `bytes` aside, or does nothing and says `false` where the claimant's share has no room for them.
     pub(crate) fn reserve(&mut self, bytes: u64, claimant: Claimant) -> bool {
-        let fits = bytes <= self.room(claimant).saturating_add(u64::from(has(Bug::OneByteMore)));
+        let fits = bytes <= self.room(claimant);
         if fits {
             self.reserved = self.reserved.saturating_add(bytes);
             self.peak = self.peak.max(self.used());

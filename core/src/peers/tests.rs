@@ -87,3 +87,17 @@ fn a_claim_that_was_cut_is_never_believed_again() {
     peer.claimed(claim, at(11));
     assert_eq!(peer.claim, Some(claim));
 }
+
+#[test]
+fn a_ban_ends_too_early_or_never() {
+    let config = Config::default();
+    let mut peer = proven();
+    peer.link = Link::Checked;
+    for times in [1, 2, 4] {
+        let ban = peer.offended(Offence::BadBlock, at(10), &config);
+        assert_eq!(ban, config.ban * times);
+        let end = at(10).saturating_add(ban);
+        assert!(!peer.is_available(at(10)) && peer.is_available(end), "{ban:?}");
+        assert_eq!(peer.wake(at(10)), Some(end));
+    }
+}
