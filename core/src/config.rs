@@ -35,7 +35,8 @@ pub struct Config {
     pub look_ahead_commits: u32,
     /// Most requests in flight to one peer, at least 1 and at most 1,000.
     pub max_requests_per_peer: u32,
-    /// Most requests in flight in all, at least 1 and at most 10,000.
+    /// Most requests in flight in all, at least 1 and at most 10,000. Where a second peer is asked for the commit that
+    /// everything waits for, that request comes on top.
     pub max_requests: u32,
     /// Most verification jobs handed out at once, at least 1 and at most 10,000. As many as there are workers, and a
     /// few to keep them busy.

@@ -59,7 +59,8 @@ table! {
         look_ahead_commits "look-ahead-commits" => sync.look_ahead_commits;
         /// Most requests in flight to one peer, at least 1 and at most 1,000.
         max_requests_per_peer "max-requests-per-peer" => sync.max_requests_per_peer;
-        /// Most requests in flight in all, at least 1 and at most 10,000.
+        /// Most requests in flight in all, at least 1 and at most 10,000. Where a second peer is asked for the commit
+        /// that everything waits for, that request comes on top.
         max_requests "max-requests" => sync.max_requests;
         /// Most verification jobs handed out at once, at least 1 and at most 10,000. As many as there are workers,
         /// and a few to keep them busy.
