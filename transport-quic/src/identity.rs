@@ -105,7 +105,7 @@ impl Identity {
         let key = ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))
             .expect("every 32 bytes are an ed25519 seed, and the prefix is that of RFC 8410");
         let info = key.public_key().expect("an ed25519 key has a public key");
-        let peer_id = crate::tls::peer_id(&info).expect("the public key of an ed25519 key is one");
+        let peer_id = crate::tls::peer_of_public_key(&info).expect("the public key of an ed25519 key is one");
         Self { seed, peer_id, key }
     }
 

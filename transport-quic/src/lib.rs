@@ -80,5 +80,5 @@ pub use config::{QuicConfig, QuicConfigError};
 pub use connection::{QuicConnection, QuicReceiver, QuicSender};
 pub use identity::{Identity, IdentityError};
 pub use socket::SocketBuffers;
-pub use tls::ALPN;
+pub use tls::{ALPN, peer_of_public_key};
 pub use transport::{BindError, QuicTransport};

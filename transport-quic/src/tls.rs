@@ -30,8 +30,9 @@ pub const ALPN: &[u8] = b"soma-sync/1";
 /// one, so a key has one form.
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// The peer whose SubjectPublicKeyInfo this is, if it is an ed25519 key.
-pub(crate) fn peer_id(info: &[u8]) -> Option<PeerId> {
+/// The peer whose public key this is, as it is shown in a handshake: a SubjectPublicKeyInfo that holds an ed25519 key
+/// (RFC 8410). `None` of anything else.
+pub fn peer_of_public_key(info: &[u8]) -> Option<PeerId> {
     let key = info.strip_prefix(SPKI_PREFIX.as_slice())?;
     Some(PeerId::new(key.try_into().ok()?))
 }
@@ -109,7 +110,7 @@ impl Dialler {
 
 /// The one key that stands where a chain of certificates might.
 fn only_key(end_entity: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<PeerId, Error> {
-    match peer_id(end_entity) {
+    match peer_of_public_key(end_entity) {
         Some(peer) if others.is_empty() => Ok(peer),
         Some(_) | None => Err(CertificateError::BadEncoding.into()),
     }
@@ -258,14 +259,14 @@ mod tests {
     #[test]
     fn a_key_has_one_encoding_and_other_keys_have_none() {
         let mut info = [SPKI_PREFIX.as_slice(), &[7; 32]].concat();
-        assert_eq!(peer_id(&info), Some(PeerId::new([7; 32])));
-        assert_eq!(peer_id(&info[..43]), None, "a key cut short");
+        assert_eq!(peer_of_public_key(&info), Some(PeerId::new([7; 32])));
+        assert_eq!(peer_of_public_key(&info[..43]), None, "a key cut short");
         info.push(0);
-        assert_eq!(peer_id(&info), None, "a key with something after it");
+        assert_eq!(peer_of_public_key(&info), None, "a key with something after it");
         info.pop();
         info[8] = 0x71; // the identifier of ed448
-        assert_eq!(peer_id(&info), None, "a key of another kind");
-        assert_eq!(peer_id(&[]), None);
+        assert_eq!(peer_of_public_key(&info), None, "a key of another kind");
+        assert_eq!(peer_of_public_key(&[]), None);
     }
 
     #[test]

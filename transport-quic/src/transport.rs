@@ -255,5 +255,5 @@ async fn host(
 /// Whose key the handshake has proven.
 fn proven_peer(connection: &quinn::Connection) -> Option<PeerId> {
     let keys = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    tls::peer_id(keys.first()?)
+    tls::peer_of_public_key(keys.first()?)
 }
