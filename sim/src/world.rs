@@ -269,6 +269,7 @@ impl World {
         for other in others {
             self.disconnect(node, other);
         }
+        self.forget_requests_of(node);
         let under_way: Vec<_> = self.nodes[node.0].storing.iter().take(kept).cloned().collect();
         for batch in under_way {
             self.apply(node, &batch);

@@ -186,3 +186,19 @@ fn a_slow_disk_and_slow_workers_take_their_time() {
     assert!(run(500, 2) >= usual + 500, "jobs take no time");
     assert!(run(1, 1_000) >= 1_000 && run(1, 1_000) > usual, "storing takes no time");
 }
+
+/// Ids of requests begin anew in each life, so what was asked before must not be answered after.
+#[test]
+fn an_earlier_life_s_request_is_answered_in_the_next() {
+    let chain = Chain::of(60, 2);
+    for pause in [3, 7, 11, 15, 19, 23, 29, 37, 41] {
+        let link = Link { latency: Duration::from_millis(9), ..JITTERY };
+        let (mut world, client, servers) = linked(&chain, link, 2, pause);
+        for _ in 0..20 {
+            world.run_until(Duration::from_millis(pause), |_| false);
+            world.restart(client, 0);
+            servers.iter().for_each(|server| world.connect(client, *server));
+        }
+        must_reach(&mut world, client, chain.tip());
+    }
+}

@@ -64,7 +64,13 @@ impl World {
         until: Option<Timestamp>,
     ) {
         let node = &mut self.nodes[server.0];
-        let Some((client, id, request)) = node.inbound.remove(&inbound) else { return };
+        let Some((client, id, request)) = node.inbound.remove(&inbound) else {
+            // Whoever asked is gone: the slot that is kept for it is free again.
+            if until.is_some() {
+                self.schedule_event(Duration::ZERO, server, Event::Served { id: inbound, bytes: 0 });
+            }
+            return;
+        };
         let reply = match answer {
             Ok(parts) => Reply::Parts(parts),
             Err(reason) => {
@@ -189,6 +195,25 @@ impl World {
         let ids: Vec<_> = self.streams.iter().filter_map(between).collect();
         for id in ids {
             self.served(id);
+        }
+    }
+
+    /// Loses all that was on its way of a node's requests, and of others' to it: in its next life it gives the same ids
+    /// to other requests.
+    pub(super) fn forget_requests_of(&mut self, node: NodeId) {
+        self.queue.retain(|_, occurrence| match occurrence {
+            Occurrence::Request { from, to, .. } => *from != node && *to != node,
+            Occurrence::Send { stream }
+            | Occurrence::Part { stream, .. }
+            | Occurrence::End { stream, .. }
+            | Occurrence::GiveUp { stream } => stream.0 != node,
+            Occurrence::Event { .. }
+            | Occurrence::Tick(_)
+            | Occurrence::Stored { .. }
+            | Occurrence::Act(_) => true,
+        });
+        for server in &mut self.nodes {
+            server.inbound.retain(|_, (client, ..)| *client != node);
         }
     }
 }
