@@ -1,4 +1,4 @@
 //! See the body, which ordinary tests run too.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| soma_sync_tests::fuzz::decode_commit(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| soma_sync_tests::fuzz::run("decode_commit", bytes));

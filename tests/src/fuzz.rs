@@ -1,8 +1,13 @@
-//! Bodies of the fuzz targets. The targets in `fuzz/` call these, and so do ordinary tests, over the committed corpus
-//! and over random bytes. Each compares our decoder with an independent one: both accept or neither does, and both
-//! read the same value, whose one encoding is what was read.
+//! Bodies of the fuzz targets. The targets in `fuzz/` call these, and so do ordinary tests, over the committed corpora
+//! and over random bytes.
+//!
+//! Those in this file compare our decoders with independent ones: both accept or neither does, and both read the same
+//! value, whose one encoding is what was read. The others are in modules beside it.
 
-use crate::mirror;
+use crate::{
+    fuzz_config, fuzz_identity, fuzz_jobs, fuzz_machine, fuzz_message, fuzz_network, fuzz_store, fuzz_wire,
+    mirror,
+};
 use bytes::Bytes;
 use soma_sync_core::{
     block::{BlockView, DecodeError},
@@ -11,6 +16,57 @@ use soma_sync_core::{
     job::CommitHeader,
     payload::Payload,
 };
+
+/// The body of a fuzz target.
+pub type Body = fn(&[u8]);
+
+/// Runs the body of the target of this name.
+///
+/// # Panics
+///
+/// When there is none, and when the body finds something.
+pub fn run(target: &str, bytes: &[u8]) {
+    let (_, body) = TARGETS.iter().find(|(name, _)| *name == target).expect("a target");
+    body(bytes);
+}
+
+/// Every target by name, with its body.
+pub const TARGETS: &[(&str, Body)] = &[
+    ("certify", |bytes| drop(fuzz_jobs::certify(bytes))),
+    ("check", |bytes| drop(fuzz_jobs::check(bytes))),
+    ("configuration", |bytes| drop(fuzz_config::configuration(bytes))),
+    ("decode_block", decode_block),
+    ("decode_commit", decode_commit),
+    ("decode_message", fuzz_message::decode_message),
+    ("decode_validator_set", decode_validator_set),
+    ("framing", fuzz_wire::framing),
+    ("machine_inputs", |bytes| drop(fuzz_machine::machine_inputs(bytes))),
+    ("machine_snapshot", |bytes| drop(fuzz_machine::machine_snapshot(bytes))),
+    ("mini_network", |bytes| drop(fuzz_network::mini_network(bytes))),
+    ("peer_key", fuzz_identity::peer_key),
+    ("read_chain_file", fuzz_message::read_chain_file),
+    ("server_requests", |bytes| drop(fuzz_machine::serve::server_requests(bytes))),
+    ("store_model", |bytes| _ = fuzz_store::store_model(bytes)),
+    ("store_open", |bytes| _ = fuzz_store::store_open(bytes)),
+    ("wire_round_trip", fuzz_wire::wire_round_trip),
+];
+
+/// So many bytes, always the same for a seed.
+pub fn seeded(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Whether something comes that comes once in `odds`: never where there is nothing left to draw from.
+pub(crate) fn rarely(input: &mut arbitrary::Unstructured<'_>, odds: u8) -> arbitrary::Result<bool> {
+    Ok(input.int_in_range(1..=odds)? == odds)
+}
 
 /// Bytes as a signed block.
 pub fn decode_block(bytes: &[u8]) {

@@ -6,12 +6,14 @@
 
 mod chain;
 mod draw;
+pub mod serve;
 
+use crate::fuzz::rarely;
 use arbitrary::{Result, Unstructured};
 use chain::{Durable, EPOCH_COMMITS, committees, payload};
 use draw::config;
 use soma_sync_core::{
-    Command, Event, Status, SyncMachine, Timestamp,
+    Command, Config, Event, Status, SyncMachine, Timestamp,
     command::Batch,
     committee::Committee,
     event::{InboundId, JobId, RequestId},
@@ -66,15 +68,45 @@ pub struct Outcome {
 /// Runs a machine through what the bytes say. `None` where they do not even make a configuration.
 pub fn machine_inputs(bytes: &[u8]) -> Option<Outcome> {
     let mut input = Unstructured::new(bytes);
-    let mut subject = Subject::new(&mut input).ok()?;
+    let config = config(&mut input).ok()?;
+    machine_inputs_under(config, &mut input)
+}
+
+/// The same under this configuration, which must be one that can work.
+pub(crate) fn machine_inputs_under(config: Config, input: &mut Unstructured<'_>) -> Option<Outcome> {
+    let mut subject = Subject::with_config(config, input).ok()?;
     let mut events = 0;
     while !input.is_empty() {
-        let Ok(event) = subject.draw_event(&mut input) else { break };
+        let Ok(event) = subject.draw_event(input) else { break };
         subject.handle(event);
         events += 1;
     }
     assert_eq!(subject.twin, subject.machine, "the same events led to another state");
     Some(Outcome { events, most_commands: subject.most_commands, status: subject.machine.status() })
+}
+
+/// Runs a machine through what the bytes say, and goes on from a copy of it time and again. A copy that was made between
+/// any two events, or before the commands of one are taken, has the same hash, does the same, and comes to the same state.
+pub fn machine_snapshot(bytes: &[u8]) -> Option<Outcome> {
+    let mut input = Unstructured::new(bytes);
+    let mut subject = Subject::new(&mut input).ok()?;
+    let (mut events, mut copies) = (0, 0);
+    while !input.is_empty() {
+        let Ok(event) = subject.draw_event(&mut input) else { break };
+        let (before, within) = (rarely(&mut input, 8).ok()?, rarely(&mut input, 8).ok()?);
+        if before {
+            subject.copy();
+        }
+        subject.tell(event);
+        if within {
+            subject.copy();
+        }
+        subject.take_commands();
+        events += 1;
+        copies += usize::from(before) + usize::from(within);
+    }
+    subject.copy();
+    Some(Outcome { events, most_commands: copies, status: subject.machine.status() })
 }
 
 /// Commits that the honest peer of the last phase has beyond the machine's tip.
@@ -118,8 +150,12 @@ pub fn machine_inputs_then_completion(bytes: &[u8], log: bool) -> Option<Result<
 
 impl Subject {
     fn new(input: &mut Unstructured<'_>) -> Result<Self> {
-        let committees = committees();
         let config = config(input)?;
+        Self::with_config(config, input)
+    }
+
+    fn with_config(config: Config, input: &mut Unstructured<'_>) -> Result<Self> {
+        let committees = committees();
         let seed = input.arbitrary()?;
         let troubles = input.arbitrary::<u16>()? & input.arbitrary::<u16>()?;
         let max_jobs = config.max_verify_jobs as usize;
@@ -148,6 +184,19 @@ impl Subject {
     }
 
     fn handle(&mut self, event: Event) {
+        self.tell(event);
+        self.take_commands();
+    }
+
+    /// Puts a copy of the machine in its twin's place, which must be in the same state.
+    fn copy(&mut self) {
+        assert_eq!(self.twin, self.machine, "a copy went another way");
+        assert_eq!(self.twin.state_hash(), self.machine.state_hash(), "the same states have other hashes");
+        self.twin = self.machine.clone();
+        assert_eq!(self.twin.state_hash(), self.machine.state_hash(), "a copy has another hash");
+    }
+
+    fn tell(&mut self, event: Event) {
         match &event {
             Event::StoreFailed { .. } => self.store_failed = true,
             Event::StoreReopened { .. } => self.store_failed = false,
@@ -159,6 +208,9 @@ impl Subject {
         }
         self.machine.handle(self.now, event.clone());
         self.twin.handle(self.now, event);
+    }
+
+    fn take_commands(&mut self) {
         let mut commands = 0;
         while let Some(command) = self.machine.poll_command() {
             assert_eq!(
@@ -313,16 +365,4 @@ impl Subject {
         let certifiable = self.machine.status().certifiable.index;
         assert!(index <= certifiable, "a peer is told of commit {index}, and {certifiable} is certifiable");
     }
-}
-
-/// So many bytes to draw a sequence of events from, by a seed.
-pub fn machine_seed(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 24) as u8
-    };
-    (0..len).map(|_| next()).collect()
 }

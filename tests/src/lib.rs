@@ -7,8 +7,14 @@ pub mod defences;
 pub mod differences;
 pub mod fixture;
 pub mod fuzz;
+pub mod fuzz_config;
+pub mod fuzz_identity;
+pub mod fuzz_jobs;
 pub mod fuzz_machine;
 pub mod fuzz_message;
+pub mod fuzz_network;
+pub mod fuzz_store;
+pub mod fuzz_wire;
 #[cfg(feature = "defence-switches")]
 pub mod layers;
 pub mod mirror;

@@ -1,5 +1,7 @@
 //! The formats once more, as plain structs that `serde` and the `bcs` crate encode and decode: an independent opinion
-//! on every byte. Also generators of arbitrary values.
+//! on every byte. Also generators of arbitrary values, and a judge of what they hold.
+
+pub mod judge;
 
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};

@@ -1,10 +1,8 @@
-//! Our formats against serde and the `bcs` crate, on arbitrary values, on damaged encodings and on random bytes; and
-//! the bodies of the fuzz targets on the committed corpus.
+//! Our formats against serde and the `bcs` crate, on arbitrary values, on damaged encodings and on random bytes.
 
 use proptest::{prelude::*, sample::Index};
 use soma_sync_core::{block::BlockView, config::Limits, job::CommitHeader, payload::Payload};
 use soma_sync_tests::{fuzz, mirror};
-use std::{fs, path::Path};
 
 /// What may happen to an encoding on its way.
 #[derive(Clone, Debug)]
@@ -113,31 +111,4 @@ proptest! {
         fuzz::decode_commit(&bytes);
         fuzz::decode_validator_set(&bytes);
     }
-}
-
-/// Runs a fuzz body over the corpus that is committed for its target.
-fn replay(target: &str, body: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
-    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut replayed = 0;
-    for entry in entries {
-        body(&fs::read(entry.expect("an entry").path()).expect("a file"));
-        replayed += 1;
-    }
-    assert!(replayed >= 5, "{target}: a corpus of {replayed}");
-}
-
-#[test]
-fn the_corpus_of_blocks_is_read_alike() {
-    replay("decode_block", fuzz::decode_block);
-}
-
-#[test]
-fn the_corpus_of_commits_is_read_alike() {
-    replay("decode_commit", fuzz::decode_commit);
-}
-
-#[test]
-fn the_corpus_of_validator_sets_is_read_alike() {
-    replay("decode_validator_set", fuzz::decode_validator_set);
 }

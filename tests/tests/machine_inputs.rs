@@ -1,6 +1,9 @@
 //! The machine, driven by random sequences of events, without any runtime.
 
-use soma_sync_tests::fuzz_machine::{Outcome, machine_inputs, machine_inputs_then_completion, machine_seed};
+use soma_sync_tests::{
+    fuzz::seeded,
+    fuzz_machine::{Outcome, machine_inputs, machine_inputs_then_completion},
+};
 
 /// How many times as many sequences are run as in the ordinary test run: `SOMA_SYNC_SEQUENCES_TIMES`.
 fn times() -> u64 {
@@ -11,7 +14,7 @@ fn times() -> u64 {
 #[test]
 fn no_sequence_of_events_breaks_an_invariant() {
     let outcomes: Vec<Outcome> =
-        (0..5_000 * times()).filter_map(|seed| machine_inputs(&machine_seed(seed, 3_000))).collect();
+        (0..5_000 * times()).filter_map(|seed| machine_inputs(&seeded(seed, 3_000))).collect();
     let events: usize = outcomes.iter().map(|outcome| outcome.events).sum();
     let commands = outcomes.iter().map(|outcome| outcome.most_commands).max().unwrap_or(0);
     let count = |of: fn(&Outcome) -> bool| outcomes.iter().filter(|outcome| of(outcome)).count();
@@ -42,7 +45,7 @@ fn once_faults_stop_one_honest_peer_is_enough_to_reach_its_tip() {
     let (mut runs, mut reached, mut wedges) = (0, 0, Vec::new());
     for len in [60, 150, 400, 1_000, 3_000] {
         for seed in 0..3_000 * times() {
-            let bytes = machine_seed(seed, len);
+            let bytes = seeded(seed, len);
             match machine_inputs_then_completion(&bytes, false) {
                 None => {}
                 Some(Ok(outcome)) => {
@@ -62,7 +65,7 @@ fn once_faults_stop_one_honest_peer_is_enough_to_reach_its_tip() {
         for (len, seed, why) in &wedges {
             println!("len {len} seed {seed}: {}", why.lines().next().unwrap_or_default());
         }
-        let full = machine_inputs_then_completion(&machine_seed(*seed, *len), true);
+        let full = machine_inputs_then_completion(&seeded(*seed, *len), true);
         std::fs::write(
             std::env::temp_dir().join("wedge.txt"),
             format!("{:?}", full.map(Result::err)).replace("\\n", "\n"),

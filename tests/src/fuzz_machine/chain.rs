@@ -17,7 +17,7 @@ use std::{
 
 /// Commits in an epoch of the made-up chain.
 pub(super) const EPOCH_COMMITS: u32 = 13;
-const BLOCKS_PER_COMMIT: u32 = 3;
+pub(super) const BLOCKS_PER_COMMIT: u32 = 3;
 
 /// The committees of the first epochs; what is further ahead is never reached.
 pub(super) fn committees() -> &'static [Arc<Committee>] {

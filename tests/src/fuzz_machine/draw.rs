@@ -43,7 +43,7 @@ enum Trouble {
     EarlyCommittees,
 }
 
-fn peer(input: &mut Unstructured<'_>) -> Result<PeerId> {
+pub(super) fn peer(input: &mut Unstructured<'_>) -> Result<PeerId> {
     Ok(PeerId::new([input.int_in_range(0..=4)?; 32]))
 }
 
@@ -68,6 +68,33 @@ pub(super) fn config(input: &mut Unstructured<'_>) -> Result<Config> {
     };
     let tightness = input.int_in_range(2..=4u64)?;
     Ok(Config { max_buffered_bytes: config.frontier_bytes() * tightness, ..config })
+}
+
+/// What a peer asks, sound or not.
+pub(super) fn draw_request(
+    input: &mut Unstructured<'_>,
+) -> Result<std::result::Result<Request, RefuseReason>> {
+    let index = |input: &mut Unstructured<'_>| -> Result<CommitIndex> {
+        Ok(CommitIndex::new(if input.ratio(1, 8)? { u32::MAX } else { input.int_in_range(0..=50)? }))
+    };
+    Ok(match input.int_in_range(0..=6u8)? {
+        0 => Ok(Request::CommitInfo(CommitInfoQuery::Latest)),
+        1 => Ok(Request::CommitInfo(CommitInfoQuery::ByIndex(index(input)?))),
+        2 => Ok(Request::Availability { timestamp_ms: input.arbitrary()? }),
+        3 => Ok(Request::Commits(FetchCommits {
+            start: index(input)?,
+            end: index(input)?,
+            max_bytes: input.arbitrary()?,
+            wait: Duration::from_millis(input.int_in_range(0..=100)?),
+            with_blocks: input.arbitrary()?,
+        })),
+        4 => {
+            let refs = vec![header(input.int_in_range(1..=50)?, 0).blocks[0]; input.int_in_range(0..=30)?];
+            Ok(Request::Blocks(FetchBlocks { refs, max_bytes: input.arbitrary()? }))
+        }
+        5 => Ok(Request::Push { index: index(input)? }),
+        _ => Err(RefuseReason::Malformed),
+    })
 }
 
 impl Subject {
@@ -112,28 +139,7 @@ impl Subject {
     fn draw_inbound(&mut self, input: &mut Unstructured<'_>) -> Result<Event> {
         let id = InboundId::new(self.next_inbound);
         self.next_inbound += 1;
-        let index = |input: &mut Unstructured<'_>| -> Result<CommitIndex> {
-            Ok(CommitIndex::new(if input.ratio(1, 8)? { u32::MAX } else { input.int_in_range(0..=50)? }))
-        };
-        let request = match input.int_in_range(0..=6u8)? {
-            0 => Ok(Request::CommitInfo(CommitInfoQuery::Latest)),
-            1 => Ok(Request::CommitInfo(CommitInfoQuery::ByIndex(index(input)?))),
-            2 => Ok(Request::Availability { timestamp_ms: input.arbitrary()? }),
-            3 => Ok(Request::Commits(FetchCommits {
-                start: index(input)?,
-                end: index(input)?,
-                max_bytes: input.arbitrary()?,
-                wait: Duration::from_millis(input.int_in_range(0..=100)?),
-                with_blocks: input.arbitrary()?,
-            })),
-            4 => {
-                let refs =
-                    vec![header(input.int_in_range(1..=50)?, 0).blocks[0]; input.int_in_range(0..=30)?];
-                Ok(Request::Blocks(FetchBlocks { refs, max_bytes: input.arbitrary()? }))
-            }
-            5 => Ok(Request::Push { index: index(input)? }),
-            _ => Err(RefuseReason::Malformed),
-        };
+        let request = draw_request(input)?;
         Ok(Event::RequestReceived { id, peer: peer(input)?, request })
     }
 
