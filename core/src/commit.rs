@@ -59,6 +59,18 @@ impl CommitHeader {
         let reference = CommitRef { index, digest: CommitDigest::new(digest::hash(bytes)) };
         Ok(Self { reference, previous, timestamp_ms, epoch, leader, blocks, payload })
     }
+
+    /// The same as a commit that can be changed and written again.
+    pub fn to_commit(&self) -> Commit {
+        Commit {
+            index: self.reference.index,
+            previous: self.previous,
+            timestamp_ms: self.timestamp_ms,
+            leader: self.leader,
+            blocks: self.blocks.to_vec(),
+            epoch: self.epoch,
+        }
+    }
 }
 
 /// A commit to be written: for whoever makes commits, such as a generator of chains. Nothing about it is checked.

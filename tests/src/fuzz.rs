@@ -83,7 +83,7 @@ pub fn decode_block(bytes: &[u8]) {
 pub fn decode_commit(bytes: &[u8]) {
     let ours = CommitHeader::decode(Payload::new(Bytes::copy_from_slice(bytes)), &Limits::default());
     if let Some(theirs) = comparable(&ours, bcs::from_bytes::<mirror::Commit>(bytes).ok()) {
-        let commit = mirror::owned_commit(&ours.expect("compared only where both decode"));
+        let commit = ours.expect("compared only where both decode").to_commit();
         assert_eq!(mirror::Commit::from(&commit), theirs);
         assert_eq!(commit.encode().1, bytes);
     }

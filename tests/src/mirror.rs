@@ -10,7 +10,6 @@ use soma_sync_core::{
     block as ours,
     commit::Commit as OurCommit,
     committee as set,
-    job::CommitHeader,
     types::{self, AuthorityIndex, CommitIndex, Epoch, Round, Stake},
 };
 
@@ -238,18 +237,6 @@ pub fn owned(view: &ours::BlockView<'_>) -> ours::Block {
         transactions,
         votes: view.votes().collect(),
         end_of_epoch: view.end_of_epoch().cloned(),
-    }
-}
-
-/// A decoded commit as one that can be written again.
-pub fn owned_commit(header: &CommitHeader) -> OurCommit {
-    OurCommit {
-        index: header.reference.index,
-        previous: header.previous,
-        timestamp_ms: header.timestamp_ms,
-        leader: header.leader,
-        blocks: header.blocks.to_vec(),
-        epoch: header.epoch,
     }
 }
 

@@ -11,7 +11,7 @@ use soma_sync_core::{
     types::{AuthorityIndex, BlockRef, CommitRef, Epoch, Round},
 };
 use soma_sync_tests::{
-    mirror::{owned, owned_commit},
+    mirror::owned,
     vectors::{Vectors, block_ref, commit_ref, list, number, number_u32, outcome, text, unhex, unhex_array},
 };
 
@@ -218,7 +218,7 @@ fn commits_are_read_field_by_field_and_written_byte_for_byte() {
         assert_eq!(header.epoch.get(), number(&fields["epoch"]), "{name}");
         assert_eq!(header.leader, block_ref(&fields["leader"]), "{name}");
         assert_eq!(*header.blocks, *refs(&fields["blocks"]), "{name}");
-        assert_eq!(owned_commit(&header).encode(), (header.reference, bytes.to_vec()), "{name}");
+        assert_eq!(header.to_commit().encode(), (header.reference, bytes.to_vec()), "{name}");
     }
 }
 

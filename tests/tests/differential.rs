@@ -51,7 +51,7 @@ proptest! {
         let (reference, bytes) = commit.encode();
         prop_assert_eq!(&bcs::to_bytes(&mirror::Commit::from(&commit)).expect("it encodes"), &bytes);
         let header = CommitHeader::decode(Payload::new(bytes.into()), &Limits::default()).expect("it was just written");
-        prop_assert_eq!(mirror::owned_commit(&header), commit);
+        prop_assert_eq!(header.to_commit(), commit);
         prop_assert_eq!(header.reference, reference);
     }
 

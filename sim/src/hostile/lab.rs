@@ -83,7 +83,7 @@ impl Lab {
             else {
                 break;
             };
-            let mut commit = commit_of(made);
+            let mut commit = made.header.to_commit();
             if let Some(CommitRef { digest, .. }) = last {
                 commit.previous = digest;
             }
@@ -171,18 +171,5 @@ impl Lab {
             ancestors: view.ancestors().collect(),
             ..Block::default()
         })
-    }
-}
-
-/// A made commit, to be changed and written again.
-fn commit_of(made: &MadeCommit) -> Commit {
-    let header = &made.header;
-    Commit {
-        index: header.reference.index,
-        previous: header.previous,
-        timestamp_ms: header.timestamp_ms,
-        leader: header.leader,
-        blocks: header.blocks.to_vec(),
-        epoch: header.epoch,
     }
 }
