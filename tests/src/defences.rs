@@ -22,6 +22,39 @@ const fn held(rows: &'static str, defence: Defence, tests: &'static [&'static st
     Held { rows, defence, tests }
 }
 
+/// Peers ask for more than they may have, or at once.
+const ADMISSION: &[&str] = &[
+    "flooders_that_hold_on_to_their_answers_keep_an_honest_client_waiting",
+    "a_flood_is_answered_beyond_its_rate",
+    "the_same_dear_request_is_answered_again_and_again",
+    "of_fifty_clients_that_ask_at_once_some_wait_for_ever_and_some_for_nothing",
+    "who_hangs_up_keeps_slots_and_places",
+    "requests_that_waited_for_a_commit_pass_those_that_wait_for_a_slot",
+];
+
+/// Some of what a peer sends is bad.
+const BAD_ITEMS: &[&str] = &[
+    "threat_15_one_bad_block_spoils_the_good_ones_or_is_charged_to_another",
+    "threat_15_what_comes_after_a_bad_block_is_fetched_again",
+    "threat_15_good_headers_with_bad_payloads_are_stored",
+    "threat_15_one_bad_certifier_spoils_the_quorum",
+    "threat_15_who_turns_later_is_trusted_for_ever",
+];
+
+/// An object comes in another encoding.
+const ENCODINGS: &[&str] = &[
+    "threat_28_a_second_encoding_of_an_object_is_taken",
+    "threat_28_a_second_encoding_counts_where_no_digest_gives_it_away",
+];
+
+/// Who misbehaved comes back.
+const RETURNING: &[&str] =
+    &["threat_23_reconnecting_launders_a_score", "threat_23_a_ban_ends_with_the_connection"];
+
+/// Many do the same at once.
+const IN_STEP: &[&str] =
+    &["threat_27_all_ask_at_once_and_some_are_served_last", "threat_27_all_go_on_asking_at_once"];
+
 /// All of them.
 pub const HELD: &[Held] = &[
     held(
@@ -159,67 +192,14 @@ pub const HELD: &[Held] = &[
     held("14", Defence::FirstCommit, &["threat_14_too_many_reordered_or_foreign_items_are_taken"]),
     held("14", Defence::CommitOrder, &["threat_14_too_many_reordered_or_foreign_items_are_taken"]),
     held("14", Defence::BlockDigests, &["threat_14_too_many_reordered_or_foreign_items_are_taken"]),
-    held(
-        "15",
-        Defence::GoodBlocks,
-        &[
-            "threat_15_one_bad_block_spoils_the_good_ones_or_is_charged_to_another",
-            "threat_15_what_comes_after_a_bad_block_is_fetched_again",
-            "threat_15_good_headers_with_bad_payloads_are_stored",
-            "threat_15_one_bad_certifier_spoils_the_quorum",
-            "threat_15_who_turns_later_is_trusted_for_ever",
-        ],
-    ),
-    held(
-        "15",
-        Defence::BadBlocks,
-        &[
-            "threat_15_one_bad_block_spoils_the_good_ones_or_is_charged_to_another",
-            "threat_15_what_comes_after_a_bad_block_is_fetched_again",
-            "threat_15_good_headers_with_bad_payloads_are_stored",
-            "threat_15_one_bad_certifier_spoils_the_quorum",
-            "threat_15_who_turns_later_is_trusted_for_ever",
-        ],
-    ),
+    held("15", Defence::GoodBlocks, BAD_ITEMS),
+    held("15", Defence::BadBlocks, BAD_ITEMS),
     held("15", Defence::BadCertifiers, &["threat_15_one_bad_certifier_spoils_the_quorum"]),
     held("16", Defence::IdlePushes, &["threat_16_pushes_at_full_speed_make_work_without_end"]),
-    held(
-        "17",
-        Defence::RequestRate,
-        &[
-            "flooders_that_hold_on_to_their_answers_keep_an_honest_client_waiting",
-            "a_flood_is_answered_beyond_its_rate",
-            "the_same_dear_request_is_answered_again_and_again",
-            "of_fifty_clients_that_ask_at_once_some_wait_for_ever_and_some_for_nothing",
-            "who_hangs_up_keeps_slots_and_places",
-            "requests_that_waited_for_a_commit_pass_those_that_wait_for_a_slot",
-        ],
-    ),
+    held("17", Defence::RequestRate, ADMISSION),
     held("17", Defence::ServedRate, &["a_peer_is_sent_more_bytes_in_a_second_than_it_may_be"]),
-    held(
-        "17",
-        Defence::RepeatedAnswers,
-        &[
-            "flooders_that_hold_on_to_their_answers_keep_an_honest_client_waiting",
-            "a_flood_is_answered_beyond_its_rate",
-            "the_same_dear_request_is_answered_again_and_again",
-            "of_fifty_clients_that_ask_at_once_some_wait_for_ever_and_some_for_nothing",
-            "who_hangs_up_keeps_slots_and_places",
-            "requests_that_waited_for_a_commit_pass_those_that_wait_for_a_slot",
-        ],
-    ),
-    held(
-        "18",
-        Defence::ServingPerPeer,
-        &[
-            "flooders_that_hold_on_to_their_answers_keep_an_honest_client_waiting",
-            "a_flood_is_answered_beyond_its_rate",
-            "the_same_dear_request_is_answered_again_and_again",
-            "of_fifty_clients_that_ask_at_once_some_wait_for_ever_and_some_for_nothing",
-            "who_hangs_up_keeps_slots_and_places",
-            "requests_that_waited_for_a_commit_pass_those_that_wait_for_a_slot",
-        ],
-    ),
+    held("17", Defence::RepeatedAnswers, ADMISSION),
+    held("18", Defence::ServingPerPeer, ADMISSION),
     held(
         "17",
         Defence::FairTurns,
@@ -304,16 +284,8 @@ pub const HELD: &[Held] = &[
             "threat_22_a_link_of_ours_that_was_down_costs_peers_their_standing",
         ],
     ),
-    held(
-        "23",
-        Defence::KeptRecords,
-        &["threat_23_reconnecting_launders_a_score", "threat_23_a_ban_ends_with_the_connection"],
-    ),
-    held(
-        "23",
-        Defence::Bans,
-        &["threat_23_reconnecting_launders_a_score", "threat_23_a_ban_ends_with_the_connection"],
-    ),
+    held("23", Defence::KeptRecords, RETURNING),
+    held("23", Defence::Bans, RETURNING),
     held("24", Defence::ShareOfWork, &["threat_24_one_peer_takes_more_than_its_share"]),
     held(
         "25",
@@ -325,32 +297,10 @@ pub const HELD: &[Held] = &[
         ],
     ),
     held("26", Defence::RisingTime, &["threat_26_time_falls_along_the_chain_or_is_taken_from_a_peer"]),
-    held(
-        "27",
-        Defence::PollJitter,
-        &["threat_27_all_ask_at_once_and_some_are_served_last", "threat_27_all_go_on_asking_at_once"],
-    ),
-    held(
-        "27",
-        Defence::FollowJitter,
-        &["threat_27_all_ask_at_once_and_some_are_served_last", "threat_27_all_go_on_asking_at_once"],
-    ),
-    held(
-        "28",
-        Defence::CommitEnd,
-        &[
-            "threat_28_a_second_encoding_of_an_object_is_taken",
-            "threat_28_a_second_encoding_counts_where_no_digest_gives_it_away",
-        ],
-    ),
-    held(
-        "28",
-        Defence::BlockEnd,
-        &[
-            "threat_28_a_second_encoding_of_an_object_is_taken",
-            "threat_28_a_second_encoding_counts_where_no_digest_gives_it_away",
-        ],
-    ),
+    held("27", Defence::PollJitter, IN_STEP),
+    held("27", Defence::FollowJitter, IN_STEP),
+    held("28", Defence::CommitEnd, ENCODINGS),
+    held("28", Defence::BlockEnd, ENCODINGS),
     held(
         "30",
         Defence::DurableBroadcast,

@@ -157,19 +157,26 @@ fn a_block_at_its_limit_is_refused_or_one_over_it_is_taken() {
     let largest = sizes.map(|block| block.payload.len() as u64).max().unwrap();
     for (limit, fits) in [(largest + 1, true), (largest, true), (largest - 1, false)] {
         let limits = Limits { max_block_bytes: limit, ..Limits::default() };
-        let mut scene = Scene::new(&lab, Config { limits, ..small() }, 1, Vec::new());
-        if fits {
-            scene.reach(MINUTE);
-        } else {
-            // To this node the server's blocks are too large, whoever is right about that.
-            scene.world.set_hostile(scene.honest[0]);
-            scene.pass(MINUTE);
-            let status = scene.status();
+        if let Some(refused) = synced_or_refused(&lab, limits, fits) {
+            let status = refused.status();
             assert!(
                 status.certifiable != tip(&lab) && (status.halted.is_some() || status.counters.offences > 0)
             );
         }
     }
+}
+
+/// A node of these limits reaches the tip; where its server's data does not fit them, what has become of it in a minute.
+fn synced_or_refused(lab: &Rc<Lab>, limits: Limits, fits: bool) -> Option<Scene> {
+    let mut scene = Scene::new(lab, Config { limits, ..small() }, 1, Vec::new());
+    if fits {
+        scene.reach(MINUTE);
+        return None;
+    }
+    // To this node what the server has is too large, whoever is right about that.
+    scene.world.set_hostile(scene.honest[0]);
+    scene.pass(MINUTE);
+    Some(scene)
 }
 
 /// The same for the number of blocks in a commit.
@@ -178,14 +185,9 @@ fn a_commit_at_its_limit_is_refused_or_one_over_it_is_taken() {
     let lab = lab(8, 1);
     for (limit, fits) in [(6, true), (5, true), (4, false)] {
         let limits = Limits { max_blocks_per_commit: limit, ..Limits::default() };
-        let mut scene = Scene::new(&lab, Config { limits, ..small() }, 1, Vec::new());
-        if fits {
-            scene.reach(MINUTE);
-        } else {
-            scene.world.set_hostile(scene.honest[0]);
-            scene.pass(MINUTE);
-            assert_eq!(scene.status().queued, CommitRef::GENESIS);
-            assert_eq!(scene.offences(), [Offence::BadCommits]);
+        if let Some(refused) = synced_or_refused(&lab, limits, fits) {
+            assert_eq!(refused.status().queued, CommitRef::GENESIS);
+            assert_eq!(refused.offences(), [Offence::BadCommits]);
         }
     }
 }

@@ -11,14 +11,14 @@
 
 mod scene;
 
-use scene::{MINUTE, SECOND, Scene, all, first, honest_time, index, lab, lab_of, small, tip};
+use scene::{MINUTE, SECOND, Scene, all, fetch, first, honest_time, index, lab, lab_of, small, tip};
 use soma_sync_core::{
     Config, Event,
     block::EndOfEpochData,
     command::{Halt, Offence, Stall},
     committee::ValidatorSet,
     config::Limits,
-    request::{FetchBlocks, FetchCommits, Request, ResponsePart},
+    request::{FetchBlocks, Request, ResponsePart},
     types::{AuthorityIndex, BlockDigest, BlockRef, CommitIndex, CommitRef, Epoch, Stake},
 };
 use soma_sync_sim::{
@@ -30,7 +30,6 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
-    time::Duration,
 };
 
 /// Makes a server tell what it is asked, and answer as it would.
@@ -65,16 +64,6 @@ fn asked(lab: &Lab, request: Request) -> (u64, u64) {
     world.run_until(SECOND, |_| false);
     let after = world.traffic(server);
     (after.refused - before.refused, after.served_bytes - before.served_bytes)
-}
-
-fn fetch(start: u32, end: u32) -> Request {
-    Request::Commits(FetchCommits {
-        start: index(start),
-        end: index(end),
-        max_bytes: u64::MAX,
-        wait: Duration::ZERO,
-        with_blocks: false,
-    })
 }
 
 #[test]

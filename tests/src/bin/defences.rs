@@ -28,8 +28,8 @@ Usage: defences [--only NAME]... [--json] [--limit SECONDS]
   --json           one JSON object a line, in place of the table
   --limit SECONDS  how long a test may take without a defence before it counts as having noticed (120)
 
-Exit status: 0 when a test noticed each defence that was gone, 1 when one was not noticed or a test fails with all of them, 2 when
-the arguments are wrong or the tests cannot be built.
+Exit status: 0 when a test noticed each defence that was gone, 1 when one was not noticed or a test fails with all of
+them, 2 when the arguments are wrong or the tests cannot be built.
 ";
 
 struct Options {

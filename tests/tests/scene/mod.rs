@@ -4,6 +4,7 @@
 use soma_sync_core::{
     Config, Status,
     command::Offence,
+    request::{FetchCommits, Request},
     types::{CommitIndex, CommitRef},
 };
 use soma_sync_sim::{
@@ -45,6 +46,17 @@ pub fn small() -> Config {
 
 pub fn index(index: u32) -> CommitIndex {
     CommitIndex::new(index)
+}
+
+/// A request for these commits, to be answered at once and without their blocks.
+pub fn fetch(start: u32, end: u32) -> Request {
+    Request::Commits(FetchCommits {
+        start: index(start),
+        end: index(end),
+        max_bytes: u64::MAX,
+        wait: Duration::ZERO,
+        with_blocks: false,
+    })
 }
 
 /// A client that is behind, and those it is connected to, the hostile ones first.

@@ -216,17 +216,23 @@ fn threat_25_the_front_is_asked_of_those_who_never_give_it() {
     scene.reach(MINUTE);
 }
 
+/// Two servers and thirty clients that begin together.
+fn crowd(lab: &Rc<Lab>) -> (World, Vec<NodeId>, Vec<NodeId>) {
+    let mut world = World::new(Pace::default());
+    world.judged_by(lab.chain());
+    let servers: Vec<_> = (0..2).map(|_| world.add(Config::default(), all(lab))).collect();
+    let clients: Vec<_> = (0..30).map(|_| world.add(Config::default(), first(lab, 0))).collect();
+    for client in &clients {
+        servers.iter().for_each(|server| world.connect(*client, *server));
+    }
+    (world, servers, clients)
+}
+
 /// Many clients that begin together are served together.
 #[test]
 fn threat_27_all_ask_at_once_and_some_are_served_last() {
     let lab = lab(64, 1);
-    let mut world = World::new(Pace::default());
-    world.judged_by(lab.chain());
-    let servers: Vec<_> = (0..2).map(|_| world.add(Config::default(), all(&lab))).collect();
-    let clients: Vec<NodeId> = (0..30).map(|_| world.add(Config::default(), first(&lab, 0))).collect();
-    for client in &clients {
-        servers.iter().for_each(|server| world.connect(*client, *server));
-    }
+    let (mut world, _, clients) = crowd(&lab);
     let at_tip = |world: &World, node: NodeId| world.machine(node).status().certifiable == tip(&lab);
     assert!(world.run_until(MINUTE, |world| clients.iter().any(|client| at_tip(world, *client))));
     let first_done = world.now();
@@ -239,13 +245,7 @@ fn threat_27_all_ask_at_once_and_some_are_served_last() {
 #[test]
 fn threat_27_all_go_on_asking_at_once() {
     let lab = lab(64, 1);
-    let mut world = World::new(Pace::default());
-    world.judged_by(lab.chain());
-    let servers: Vec<_> = (0..2).map(|_| world.add(Config::default(), all(&lab))).collect();
-    let clients: Vec<NodeId> = (0..30).map(|_| world.add(Config::default(), first(&lab, 0))).collect();
-    for client in &clients {
-        servers.iter().for_each(|server| world.connect(*client, *server));
-    }
+    let (mut world, servers, clients) = crowd(&lab);
     let at_tip = |world: &World, node: NodeId| world.machine(node).status().certifiable == tip(&lab);
     assert!(world.run_until(MINUTE, |world| clients.iter().all(|client| at_tip(world, *client))));
     // How many polls arrive within the same hundredth of a second, minutes later.

@@ -1,10 +1,10 @@
 //! Peers that ask and say too much.
 
-use crate::scene::{MINUTE, SECOND, Scene, all, first, honest_time, index, lab, small, tip};
+use crate::scene::{MINUTE, SECOND, Scene, all, fetch, first, honest_time, index, lab, small, tip};
 use soma_sync_core::{
     Config, Event,
     command::Offence,
-    request::{CommitInfoQuery, FetchBlocks, FetchCommits, RefuseReason, Request},
+    request::{CommitInfoQuery, FetchBlocks, RefuseReason, Request},
     types::{AuthorityIndex, BlockRef, CommitIndex, Epoch, Round},
 };
 use soma_sync_sim::{
@@ -12,16 +12,6 @@ use soma_sync_sim::{
     world::{Link, NodeId, Pace, World},
 };
 use std::time::Duration;
-
-fn commits(start: u32, end: u32) -> Request {
-    Request::Commits(FetchCommits {
-        start: index(start),
-        end: index(end),
-        max_bytes: u64::MAX,
-        wait: Duration::ZERO,
-        with_blocks: false,
-    })
-}
 
 fn blocks(refs: Vec<BlockRef>) -> Request {
     Request::Blocks(FetchBlocks { refs, max_bytes: u64::MAX })
@@ -65,7 +55,7 @@ fn beside_flooders(flooders: usize, read: bool) -> (World, NodeId, Vec<NodeId>, 
         // Over a narrow link an answer takes long.
         let narrow = Link { bandwidth: 100_000, ..Link::from(Pace::default()) };
         world.set_link(server, from, narrow);
-        let dear = vec![commits(1, 120), blocks(refs.clone())];
+        let dear = vec![fetch(1, 120), blocks(refs.clone())];
         flood_requests(&mut world, from, server, Duration::from_millis(2), dear);
         flooding.push(from);
     }
@@ -112,7 +102,7 @@ fn threat_18_answers_that_nobody_reads_hold_places_for_ever() {
     world.set_reads(stranger, false);
     let before = world.traffic(server);
     for start in 1..=3 * config.max_serving_per_peer {
-        world.ask(stranger, server, commits(start, 120));
+        world.ask(stranger, server, fetch(start, 120));
     }
     world.run_until(SECOND, |_| false);
     let serving = world.machine(server).status().serving;
@@ -130,11 +120,11 @@ fn threat_19_requests_that_make_no_sense_are_served() {
     let lab = lab(40, 2);
     let real = lab.chain()[39].header.blocks[0];
     let senseless = [
-        (commits(5, 4), RefuseReason::InvalidRange),
-        (commits(0, 5), RefuseReason::InvalidRange),
-        (commits(u32::MAX, 0), RefuseReason::InvalidRange),
-        (commits(u32::MAX, u32::MAX), RefuseReason::Unavailable),
-        (commits(41, u32::MAX), RefuseReason::Unavailable),
+        (fetch(5, 4), RefuseReason::InvalidRange),
+        (fetch(0, 5), RefuseReason::InvalidRange),
+        (fetch(u32::MAX, 0), RefuseReason::InvalidRange),
+        (fetch(u32::MAX, u32::MAX), RefuseReason::Unavailable),
+        (fetch(41, u32::MAX), RefuseReason::Unavailable),
         (blocks(Vec::new()), RefuseReason::InvalidRange),
         (blocks(vec![real; 1_001]), RefuseReason::TooMany),
         (blocks(vec![BlockRef { round: Round::ZERO, ..real }]), RefuseReason::InvalidReference),
@@ -173,7 +163,7 @@ fn threat_19_requests_that_make_no_sense_are_served() {
     world.connect(server, from);
     world.set_hostile(from);
     let refused = world.traffic(server).refused;
-    world.ask(from, server, commits(1, u32::MAX));
+    world.ask(from, server, fetch(1, u32::MAX));
     world.ask(from, server, Request::CommitInfo(CommitInfoQuery::ByIndex(CommitIndex::MAX)));
     world.run_until(SECOND, |_| false);
     assert_eq!(world.traffic(server).refused, refused);
