@@ -216,7 +216,8 @@ pub fn store_open(bytes: &[u8]) -> Opened {
     let mut input = Unstructured::new(bytes);
     let check_on_open = input.arbitrary::<u8>().unwrap_or_default() % 2 == 1;
     let mut file = chain().file.clone();
-    while !input.is_empty() && change(&mut input, &mut file).is_ok() {}
+    // One that was cut down to nothing cannot be changed any more.
+    while !input.is_empty() && !file.is_empty() && change(&mut input, &mut file).is_ok() {}
     let directory = TempDir::new().expect("a directory");
     fs::write(directory.path().join(&chain().name), &file).expect("a file");
     open(directory.path(), check_on_open)
@@ -233,11 +234,9 @@ fn open(directory: &Path, check_on_open: bool) -> Opened {
     }
 }
 
-/// Changes a byte or a few, in the header more often than it is large, or cuts the file off, or fills a part with zeros.
+/// Changes a file that is not empty: a byte or a few, in the header more often than it is large, or cuts the file off, or
+/// fills a part with zeros.
 fn change(input: &mut Unstructured<'_>, file: &mut Vec<u8>) -> Result<()> {
-    if file.is_empty() {
-        return Ok(());
-    }
     let reach = *input.choose(&[file.len(), file.len(), file.len(), file.len().min(320)])?;
     let at = input.choose_index(reach)?;
     match input.int_in_range(0..=7u8)? {
