@@ -7,7 +7,7 @@
 //! Bounded by the configuration: connections by `max_connections` and the peers to be dialled, these and bans by
 //! `max_peers` each.
 
-use crate::transport::Connection;
+use crate::{requests::Line, transport::Connection};
 use soma_sync_core::{command::Offence, time::Timestamp, types::PeerId};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::watch;
@@ -40,7 +40,7 @@ pub(crate) enum Admission {
 
 /// A connection in use.
 struct Active<C> {
-    connection: C,
+    line: Line<C>,
     generation: u64,
     dialled: bool,
     since: Timestamp,
@@ -97,9 +97,10 @@ impl<C: Connection> Peers<C> {
         }
         let generation = self.next_generation;
         self.next_generation += 1;
-        let before = self.active.insert(peer, Active { connection, generation, dialled, since: now });
+        let before =
+            self.active.insert(peer, Active { line: Line::new(connection), generation, dialled, since: now });
         if let Some(before) = &before {
-            before.connection.close("there is a newer connection");
+            before.line.close("there is a newer connection");
         }
         self.tell_dialler(peer, DialState::Connected);
         Admission::Used { generation, replaced: before.is_some() }
@@ -124,9 +125,9 @@ impl<C: Connection> Peers<C> {
         Ok(())
     }
 
-    /// The connection in use, if there is one.
-    pub(crate) fn connection(&self, peer: PeerId) -> Option<&C> {
-        self.active.get(&peer).map(|active| &active.connection)
+    /// The connection in use, if there is one, for our requests.
+    pub(crate) fn connection(&self, peer: PeerId) -> Option<&Line<C>> {
+        self.active.get(&peer).map(|active| &active.line)
     }
 
     /// Whether this connection to the peer is the one in use.
@@ -158,7 +159,7 @@ impl<C: Connection> Peers<C> {
     fn remove(&mut self, peer: PeerId, dial_after: Timestamp, reason: &str) -> bool {
         let active = self.active.remove(&peer);
         if let Some(active) = &active {
-            active.connection.close(reason);
+            active.line.close(reason);
         }
         self.tell_dialler(peer, DialState::Wanted { not_before: dial_after });
         active.is_some()

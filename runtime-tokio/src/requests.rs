@@ -14,26 +14,54 @@ use soma_sync_proto::{
     frame::{FrameDecoder, FrameError},
     message::{Method, ResponseLimits, decode_response, encode_request, read_status},
 };
+use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// Most bytes taken from the transport at a time.
 const RECEIVE_BYTES_MAX: usize = 256 * 1024;
 
+/// A connection on which requests are sent one after the other.
+///
+/// The peer reads them in the order of their streams, and all streams of a connection share what it lets us send before
+/// it has read. So the first must be on its way as a whole before the second takes any of that, or it may wait for ever
+/// behind parts of others.
+#[derive(Clone, Debug)]
+pub(crate) struct Line<C> {
+    connection: C,
+    turn: Arc<Mutex<()>>,
+}
+
+impl<C: Connection> Line<C> {
+    pub(crate) fn new(connection: C) -> Self {
+        Self { connection, turn: Arc::default() }
+    }
+
+    pub(crate) fn close(&self, reason: &str) {
+        self.connection.close(reason);
+    }
+
+    /// Sends `request` on a stream of its own. Given up in between, it lets the next one have its turn.
+    async fn send(&self, request: &Request) -> Result<(C::Sender, C::Receiver), TransportError> {
+        let _turn = self.turn.lock().await;
+        let (mut sender, receiver) = self.connection.open().await?;
+        match sender.send(encode_request(request)).await.and_then(|()| sender.finish()) {
+            // A server that refuses may have stopped reading: the answer says why.
+            Ok(()) | Err(TransportError::Reset) => Ok((sender, receiver)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Sends `request` on a stream of its own and hands the answer on to the mailbox, message by message, waiting for room
 /// there. Dropped in between, it resets the stream.
 pub(crate) async fn ask<C: Connection>(
-    connection: &C,
+    line: &Line<C>,
     request: &Request,
     config: &Config,
     id: RequestId,
     mailbox: &Mailbox,
 ) -> Result<(), RequestFailure> {
-    let (mut sender, receiver) = connection.open().await.map_err(|error| failure(&error))?;
-    let sent = sender.send(encode_request(request)).await.and_then(|()| sender.finish());
-    match sent {
-        // A server that refuses may have stopped reading: the answer says why.
-        Ok(()) | Err(TransportError::Reset) => {}
-        Err(error) => return Err(failure(&error)),
-    }
+    let (_sender, receiver) = line.send(request).await.map_err(|error| failure(&error))?;
     let answer = Answer {
         receiver,
         decoder: FrameDecoder::new(),
@@ -152,7 +180,8 @@ mod tests {
         let (near, far) = ChannelConnection::pair(PeerId::new([1; 32]), PeerId::new([2; 32]));
         let config = Config::default();
         let (mailbox, mut inputs) = mpsc::channel(1000);
-        let asking = ask(&near, &request, &config, RequestId::new(0), &mailbox);
+        let line = Line::new(near);
+        let asking = ask(&line, &request, &config, RequestId::new(0), &mailbox);
         let answering = async {
             let (sender, mut receiver) = far.accept().await.unwrap();
             while let Some(_request) = receiver.receive(1000).await.unwrap() {}
@@ -270,7 +299,7 @@ mod tests {
         let (near, far) = ChannelConnection::pair(PeerId::new([1; 32]), PeerId::new([2; 32]));
         let (mailbox, _inputs) = mpsc::channel(1);
         let asking = tokio::spawn(async move {
-            ask(&near, &blocks(1000), &Config::default(), RequestId::new(0), &mailbox).await
+            ask(&Line::new(near), &blocks(1000), &Config::default(), RequestId::new(0), &mailbox).await
         });
         let (mut sender, _receiver) = far.accept().await.unwrap();
         asking.abort();
