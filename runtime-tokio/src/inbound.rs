@@ -1,8 +1,8 @@
 //! Streams that peers open to us: a request each, and its answer.
 //!
-//! Held for one connection: at most `max_streams_per_connection` streams, one request that is still arriving (the
-//! others wait: whoever sends slowly holds up nobody but himself), and one message of the answer to each that is being
-//! served.
+//! Held for one connection: at most `max_streams_per_connection` streams, one request that is still arriving or waits
+//! for the driver (the others wait: whoever sends slowly, or much, holds up nobody but himself), and one message of the
+//! answer to each that is being served.
 
 use crate::{
     config::RuntimeConfig,
@@ -52,13 +52,15 @@ impl<S: Store> Inbound<S> {
     pub(crate) async fn run<C: Connection>(self: Arc<Self>, connection: C, generation: u64) {
         let peer = connection.peer();
         let streams = Arc::new(Semaphore::new(self.config.max_streams_per_connection));
-        let reading = Arc::new(Semaphore::new(1));
         let accept_all = async {
             while let Ok(permit) = Arc::clone(&streams).acquire_owned().await {
-                let (sender, receiver) = connection.accept().await?;
-                let stream = Stream { peer, generation, sender, _permit: permit };
-                let (inbound, reading) = (Arc::clone(&self), Arc::clone(&reading));
-                self.tasks.spawn(async move { inbound.answer(stream, receiver, reading).await });
+                let (sender, mut receiver) = connection.accept().await?;
+                let stream = Stream { peer, sender, _permit: permit };
+                // Requests are read in the order in which the peer sends them: the window that their streams share may
+                // not be filled by those behind.
+                if let Some(asked) = self.hear(peer, generation, &mut receiver).await {
+                    self.tasks.spawn(Arc::clone(&self).answer(stream, receiver, asked));
+                }
             }
             Ok::<_, TransportError>(())
         };
@@ -73,26 +75,32 @@ impl<S: Store> Inbound<S> {
         let _ = self.mailbox.send(Input::Lost { peer, generation }).await;
     }
 
-    /// One stream from its request to the end of its answer.
+    /// Reads a stream's request and tells the driver. `None` where it does not come in time, or breaks off: then it is
+    /// none.
+    async fn hear(
+        &self,
+        peer: PeerId,
+        generation: u64,
+        receiver: &mut impl StreamReceiver,
+    ) -> Option<(InboundId, oneshot::Receiver<Reply>)> {
+        let reading = timeout(self.config.request_timeout, read_request(receiver, &self.limits));
+        let request = reading.await.ok()?.ok()?;
+        let (reply, replied) = oneshot::channel();
+        let id = InboundId::new(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let asked = Input::Asked { id, peer, generation, request, reply };
+        // Only one at a time waits for room there: whoever asks much does not stand in line before all others.
+        self.mailbox.send(asked).await.ok()?;
+        Some((id, replied))
+    }
+
+    /// One stream from when its request is known to the driver to the end of its answer.
     async fn answer<W: StreamSender>(
         self: Arc<Self>,
         mut stream: Stream<W>,
         // Kept to the end: dropped sooner, it would tell the peer that its request was not wanted.
-        mut receiver: impl StreamReceiver,
-        reading: Arc<Semaphore>,
+        _receiver: impl StreamReceiver,
+        (id, mut replied): (InboundId, oneshot::Receiver<Reply>),
     ) {
-        let request = {
-            let Ok(_reading) = reading.acquire().await else { return };
-            timeout(self.config.request_timeout, read_request(&mut receiver, &self.limits)).await
-        };
-        // A request that does not come, or breaks off, is not one.
-        let Ok(Ok(request)) = request else { return };
-        let (reply, mut replied) = oneshot::channel();
-        let id = InboundId::new(self.next_id.fetch_add(1, Ordering::Relaxed));
-        let asked = Input::Asked { id, peer: stream.peer, generation: stream.generation, request, reply };
-        if self.mailbox.send(asked).await.is_err() {
-            return;
-        }
         let reply = tokio::select! {
             biased;
             reply = &mut replied => reply.ok(),
@@ -151,7 +159,6 @@ impl<S: Store> Inbound<S> {
 /// The half of a stream that the answer goes to.
 struct Stream<W> {
     peer: PeerId,
-    generation: u64,
     sender: W,
     _permit: OwnedSemaphorePermit,
 }
