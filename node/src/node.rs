@@ -12,13 +12,12 @@ use arguments::Until;
 pub(crate) use arguments::{Arguments, Verification};
 use report::Report;
 use settings::Settings;
-use soma_sync_proto::message::{Method, RequestLimits};
 use soma_sync_runtime_tokio::{
     node::{Node, NodeHandle, NodeStatus},
     store::{RedbStore, Store},
     transport::Transport,
 };
-use soma_sync_transport_quic::{Identity, QuicConfig, QuicTransport};
+use soma_sync_transport_quic::{Identity, QuicTransport};
 use std::{
     fmt::Display,
     io::Write,
@@ -35,8 +34,6 @@ use tracing::{debug, info};
 const LOOK: Duration = Duration::from_millis(20);
 /// How often progress is said.
 const SAY: Duration = Duration::from_secs(5);
-/// The widest window that the transport takes.
-const WINDOW_MAX: u64 = 1024 * 1024 * 1024;
 /// What a shell says of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -183,39 +180,11 @@ impl Arguments {
 fn bind(settings: &Settings, directory: &Path) -> Result<QuicTransport> {
     let path = settings.identity.clone().unwrap_or_else(|| directory.join("identity"));
     let identity = Identity::load_or_create(path)?;
-    Ok(QuicTransport::bind(&identity, settings.listen, with_room_for_requests(settings))?)
-}
-
-/// The transport's settings, its windows at least as wide as all requests together that a peer with our settings may have
-/// on their way: they are read one after the other, and one that is read must not wait for room that others take.
-fn with_room_for_requests(settings: &Settings) -> QuicConfig {
-    let request = Method::FetchBlocks.request_bytes_max(&RequestLimits::new(&settings.sync));
-    let needed = request.saturating_mul(u64::from(settings.sync.max_requests_per_peer)).min(WINDOW_MAX);
-    let mut quic = settings.quic.clone();
-    quic.connection_window_bytes_min = quic.connection_window_bytes_min.max(needed);
-    quic.connection_window_bytes_max = quic.connection_window_bytes_max.max(quic.connection_window_bytes_min);
-    quic
+    Ok(QuicTransport::bind(&identity, settings.listen, settings.quic.clone())?)
 }
 
 /// Prints what somebody waits for.
 fn say(text: impl Display) -> Result<()> {
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{text}").and_then(|()| stdout.flush()).context("cannot write to stdout")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn large_requests_widen_the_transports_windows() {
-        let mut settings = Settings::default();
-        assert_eq!(with_room_for_requests(&settings), settings.quic, "the defaults have room already");
-        settings.sync.max_blocks_per_fetch = 100_000;
-        let widened = with_room_for_requests(&settings);
-        assert!(widened.connection_window_bytes_min > 16 * 48 * 100_000);
-        widened.validate().unwrap();
-        settings.sync.max_requests_per_peer = 1_000;
-        with_room_for_requests(&settings).validate().unwrap();
-    }
 }

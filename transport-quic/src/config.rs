@@ -26,9 +26,9 @@ pub struct QuicConfig {
     /// throughput wanted times the round trip.
     pub stream_window_bytes: u64,
     /// Bytes that a peer may send on all streams of a connection before they are read, as long as it has not
-    /// delivered anything that we asked for; between 16 KiB and 1 GiB. This is what a stranger can pin. It has to hold
-    /// all requests that a peer sends at once (by default 16, each with 1,000 block references of 50 bytes): those that
-    /// are read one after another share it, and with less the first may wait for ever behind parts of the others.
+    /// delivered anything that we asked for; between 16 KiB and 1 GiB. This is what a stranger can pin, and so what a
+    /// crowd of them can, times its number. It need not hold all that a peer asks at once: requests are sent one after
+    /// the other and read in that order. More lets a peer far away ask for more in a round trip.
     pub connection_window_bytes_min: u64,
     /// What that window grows to, as answers are read: at least `connection_window_bytes_min`, at most 1 GiB. More
     /// lets other streams go on while a large one is not read.
@@ -61,7 +61,7 @@ impl Default for QuicConfig {
             max_connections_per_address: 64,
             max_streams: 128,
             stream_window_bytes: 8 * MIB,
-            connection_window_bytes_min: MIB,
+            connection_window_bytes_min: 64 * KIB,
             connection_window_bytes_max: 32 * MIB,
             send_window_bytes: 8 * MIB,
             socket_buffer_bytes: 4 * MIB,

@@ -26,9 +26,9 @@
 //! has been proven. A peer may open a limited number of streams. What it may send before it is read starts at
 //! [`QuicConfig::connection_window_bytes_min`] and grows only as answers that we asked for are read from it, up to
 //! [`QuicConfig::connection_window_bytes_max`]: a crowd of strangers pins little memory, and a peer that delivers is
-//! not slowed down. All streams of a connection share that window, so it must
-//! hold what a peer asks at once, and whoever accepts streams reads each request to its end before waiting for anything
-//! else: what is left unread holds up the rest.
+//! not slowed down. All streams of a connection share that window. So whoever asks sends one request as a whole before
+//! the next, and whoever accepts streams reads each request to its end, in the order of the streams, before waiting for
+//! anything else: what is left unread holds up the rest.
 //!
 //! ```
 //! use bytes::Bytes;

@@ -136,32 +136,31 @@ async fn a_stranger_cannot_make_us_hold_more_than_the_small_window() {
 }
 
 #[tokio::test]
-async fn requests_that_are_read_one_after_another_do_not_hold_each_other_up() {
-    let pair = Pair::new(QuicConfig::default()).await;
+async fn requests_that_are_sent_and_read_in_order_need_no_room_for_all_of_them() {
+    let smallest = QuicConfig { connection_window_bytes_min: 16 * 1024, ..QuicConfig::default() };
+    let pair = Pair::new(smallest).await;
     // As many requests as a peer sends by default, each for as many blocks as it may name.
     let request = pattern(51_000);
-    let mut asked = Vec::new();
-    for _ in 0..16 {
-        let (mut sender, answer) = pair.dialled.open().await.expect("it is open");
-        let request = request.clone();
-        asked.push(tokio::spawn(async move {
-            sender.send(request).await?;
+    let asking = async {
+        let mut streams = Vec::new();
+        for _ in 0..16 {
+            let (mut sender, answer) = pair.dialled.open().await?;
+            sender.send(request.clone()).await?;
             sender.finish()?;
-            sender.stopped().await;
-            drop(answer);
-            Ok::<_, TransportError>(())
-        }));
-    }
-    let mut accepted = Vec::new();
-    for _ in 0..16 {
-        accepted.push(pair.accepted.accept().await.expect("it is open"));
-    }
-    for (_sender, mut receiver) in accepted.into_iter().rev() {
-        assert!(read_all(&mut receiver).await.expect("it is whole") == request);
-    }
-    for sent in asked {
-        sent.await.expect("no panic").expect("it is open");
-    }
+            streams.push((sender, answer));
+        }
+        Ok::<_, TransportError>(streams)
+    };
+    let reading = async {
+        for _ in 0..16 {
+            let (_sender, mut receiver) = pair.accepted.accept().await?;
+            assert!(read_all(&mut receiver).await? == request);
+        }
+        Ok::<_, TransportError>(())
+    };
+    let (asked, read) = tokio::join!(asking, reading);
+    assert_eq!(asked.expect("it is open").len(), 16);
+    read.expect("it is open");
 }
 
 #[tokio::test]
