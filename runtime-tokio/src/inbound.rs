@@ -7,7 +7,7 @@
 use crate::{
     config::RuntimeConfig,
     mailbox::{Input, Mailbox, Reply},
-    serve::Answer,
+    serve::{Answer, PART_BYTES},
     store::Store,
     transport::{Connection, StreamReceiver, StreamSender, TransportError},
 };
@@ -22,9 +22,12 @@ use soma_sync_proto::{
     frame::{FrameDecoder, FrameError},
     message::{Method, RequestLimits, answered_status, decode_request, encode_refusal, encode_response},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
@@ -140,8 +143,8 @@ impl<S: Store> Inbound<S> {
         let peer = stream.peer;
         let sent = Arc::new(AtomicU64::new(0));
         let serving = {
-            let (store, sent, tasks) = (Arc::clone(&self.store), Arc::clone(&sent), self.tasks.clone());
-            async move { timeout_at(deadline, send_answer(stream, Answer::new(store, plan), &sent, &tasks)).await }
+            let (inbound, sent) = (Arc::clone(&self), Arc::clone(&sent));
+            async move { timeout_at(deadline, inbound.send_answer(stream, plan, &sent)).await }
         };
         // In a task of its own, so that not even a panic leaves the request unfinished.
         match self.tasks.spawn(serving).await {
@@ -154,6 +157,58 @@ impl<S: Store> Inbound<S> {
         // Without a driver there is nobody to tell.
         let _ = self.mailbox.send(Input::Event(served)).await;
     }
+
+    /// Sends an answer message by message, each read when the one before has been taken. Over when the peer has it all.
+    async fn send_answer<W: StreamSender>(
+        &self,
+        mut stream: Stream<W>,
+        plan: ServePlan,
+        sent: &AtomicU64,
+    ) -> Result<(), BrokenOff> {
+        let patience = self.config.request_timeout;
+        let mut answer = Answer::new(Arc::clone(&self.store), plan);
+        let mut started = false;
+        loop {
+            let (rest, message) = read_message(answer, &self.tasks).await;
+            match message {
+                Ok(message) => {
+                    if !started {
+                        started = true;
+                        stream.send_part(answered_status(), patience).await?;
+                    }
+                    let Some(mut message) = message else { break };
+                    while !message.is_empty() {
+                        let part = message.split_to(message.len().min(PART_BYTES));
+                        let bytes = part.len() as u64;
+                        stream.send_part(part, patience).await?;
+                        sent.fetch_add(bytes, Ordering::Relaxed);
+                    }
+                }
+                Err(reason) if !started => {
+                    stream.send_part(encode_refusal(reason), patience).await?;
+                    break;
+                }
+                // Dropped without its end, the stream says that the answer is not whole.
+                Err(_) => return Ok(()),
+            }
+            let Some(rest) = rest else { return Ok(()) };
+            answer = rest;
+        }
+        stream.sender.finish()?;
+        stream.sender.stopped().await;
+        Ok(())
+    }
+}
+
+/// Why an answer ends before its end.
+#[derive(Debug, thiserror::Error)]
+enum BrokenOff {
+    /// The stream or the connection failed.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The peer reads more slowly than anybody who wants the answer.
+    #[error("the peer does not read it")]
+    Unread,
 }
 
 /// The half of a stream that the answer goes to.
@@ -164,8 +219,13 @@ struct Stream<W> {
 }
 
 impl<W: StreamSender> Stream<W> {
+    /// Sends a part of a long answer, unless the peer takes longer than `patience` to make room for it.
+    async fn send_part(&mut self, part: Bytes, patience: Duration) -> Result<(), BrokenOff> {
+        Ok(timeout(patience, self.sender.send(part)).await.map_err(|_| BrokenOff::Unread)??)
+    }
+
     /// Sends a short answer. A peer that does not read it in time does not get it.
-    async fn send_whole<const N: usize>(mut self, messages: [Bytes; N], time: std::time::Duration) {
+    async fn send_whole<const N: usize>(mut self, messages: [Bytes; N], time: Duration) {
         let sending = async {
             for message in messages {
                 self.sender.send(message).await?;
@@ -178,42 +238,6 @@ impl<W: StreamSender> Stream<W> {
             tracing::debug!(peer = ?self.peer, "a short answer was not taken");
         }
     }
-}
-
-/// Sends an answer message by message, each read when the one before has been taken. Over when the peer has it all.
-async fn send_answer<S: Store, W: StreamSender>(
-    mut stream: Stream<W>,
-    mut answer: Answer<S>,
-    sent: &AtomicU64,
-    tasks: &TaskTracker,
-) -> Result<(), TransportError> {
-    let mut started = false;
-    loop {
-        let (rest, message) = read_message(answer, tasks).await;
-        match message {
-            Ok(message) => {
-                if !started {
-                    started = true;
-                    stream.sender.send(answered_status()).await?;
-                }
-                let Some(message) = message else { break };
-                let bytes = message.len() as u64;
-                stream.sender.send(message).await?;
-                sent.fetch_add(bytes, Ordering::Relaxed);
-            }
-            Err(reason) if !started => {
-                stream.sender.send(encode_refusal(reason)).await?;
-                break;
-            }
-            // Dropped without its end, the stream says that the answer is not whole.
-            Err(_) => return Ok(()),
-        }
-        let Some(rest) = rest else { return Ok(()) };
-        answer = rest;
-    }
-    stream.sender.finish()?;
-    stream.sender.stopped().await;
-    Ok(())
 }
 
 /// The next message of an answer, read where that may block. A panic takes the answer with it.
@@ -294,7 +318,6 @@ mod tests {
         types::{AuthorityIndex, BlockDigest, BlockRef, ChainId, CommitIndex, CommitRef, Epoch, Round},
     };
     use soma_sync_proto::message::encode_request;
-    use std::time::Duration;
     use tokio::sync::mpsc;
 
     /// Sends `bytes` in pieces of `piece` and reads them as a request.

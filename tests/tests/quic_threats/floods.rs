@@ -188,16 +188,25 @@ async fn ask_and_do_not_read(connection: &QuicConnection) -> Vec<QuicReceiver> {
     unread
 }
 
-fn brief() -> Settings {
-    let mut settings = small();
-    settings.machine.serve_timeout = Duration::from_secs(1);
-    settings
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_18_unread_answers_are_held_whole_or_for_ever() {
+    let mut settings = small();
+    settings.machine.serve_timeout = Duration::from_secs(1);
+    unread_answers_are_given_up(settings).await;
+}
+
+/// Whatever an answer may take in all: a part of it that nobody reads is not waited for as long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_18_one_unread_part_is_waited_for_as_long_as_a_whole_answer() {
+    let mut settings = small();
+    settings.machine.serve_timeout = Duration::from_secs(3_600);
+    settings.runtime.request_timeout = Duration::from_secs(1);
+    unread_answers_are_given_up(settings).await;
+}
+
+async fn unread_answers_are_given_up(settings: Settings) {
     let chain = dear();
-    let server = Honest::start(2, &chain.full(), brief()).await;
+    let server = Honest::start(2, &chain.full(), settings).await;
     let hostile = Raw::new(9, deaf());
     let connection = hostile.dial(server.place).await;
     let unread = ask_and_do_not_read(&connection).await;

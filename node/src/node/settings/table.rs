@@ -149,7 +149,9 @@ table! {
         /// Most streams that one peer may have open to us, at least 1 and at most 10,000: requests that it sends, has
         /// waiting, or is being answered.
         max_streams_per_connection "runtime-max-streams-per-connection" => runtime.max_streams_per_connection;
-        /// How long a peer may take to send a request on a stream that it opened, at least 1 ms and at most an hour.
+        /// How long a peer may take to send a request on a stream that it opened, or to take 256 KiB of an answer, at
+        /// least 1 ms and at most an hour. Less frees the places of those who do not read sooner; whoever gives up
+        /// answers that are slower than 64 KiB/s, as the machine does, needs no more than the default.
         request_timeout "runtime-request-timeout" => runtime.request_timeout;
         /// How long dialling may take, at least 1 ms and at most an hour.
         dial_timeout "runtime-dial-timeout" => runtime.dial_timeout;
