@@ -71,7 +71,7 @@ impl Scene {
     }
 
     /// Has the client find something to hold against its server.
-    async fn is_banned_for(self, name: &str, offence: Offence) {
+    async fn ends_in_a_ban(self, name: &str, offence: Offence) {
         let id = self.hostile.place().0;
         let peer = self.client.until_peer(id, |peer| peer.offences > 0).await;
         assert_eq!((peer.last_offence, peer.offences), (Some(offence), 1), "{name}");
@@ -148,7 +148,7 @@ async fn answered_with(name: &str, bytes: Bytes, offence: Offence) {
     // The client may have heard enough before the end.
     let _ = question.sender.send(bytes).await.and_then(|()| question.sender.finish());
     question.sender.stopped().await;
-    scene.is_banned_for(name, offence).await;
+    scene.ends_in_a_ban(name, offence).await;
 }
 
 fn frame(len: u32, message: &[u8]) -> Vec<u8> {
@@ -189,7 +189,7 @@ async fn threat_12_an_answer_without_end_is_read_to_its_end() {
     while sent.is_ok() {
         sent = question.sender.send(message.clone()).await;
     }
-    scene.is_banned_for("an answer without end", Offence::Malformed).await;
+    scene.ends_in_a_ban("an answer without end", Offence::Malformed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,7 +225,7 @@ async fn threat_13_an_answer_twice_counts_twice() {
     }
     let _ = question.sender.finish();
     question.sender.stopped().await;
-    scene.is_banned_for("an answer twice", Offence::Malformed).await;
+    scene.ends_in_a_ban("an answer twice", Offence::Malformed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -265,5 +265,5 @@ async fn threat_13_answers_that_nobody_asked_for_are_borne_for_ever() {
         }
     };
     assert!(matches!(error, TransportError::Closed(_)), "{error}");
-    scene.is_banned_for("answers that nobody asked for", Offence::InvalidRequests).await;
+    scene.ends_in_a_ban("answers that nobody asked for", Offence::InvalidRequests).await;
 }
