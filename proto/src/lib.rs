@@ -8,10 +8,11 @@
 //! | --- | --- | --- |
 //! | [`frame`] | chunks of a byte stream | whole messages |
 //! | [`message`] | messages (protobuf) | [`Request`](soma_sync_core::request::Request), [`ResponsePart`](soma_sync_core::request::ResponsePart) |
+//! | [`stream`] | chunks of a byte stream | the request on it, or the answer: both of the above, with all limits |
 //! | [`chain_file`] | a chain file | commits, blocks and certifiers, unverified |
 //! | [`chain_check`] | a chain file | the same, verified from its genesis on |
 //!
-//! No sockets and no runtime here: [`frame`] is fed by whoever reads the stream, chain files are any
+//! No sockets and no runtime here: [`stream`] and [`frame`] are fed by whoever reads the stream, chain files are any
 //! [`Read`](std::io::Read) and [`Write`](std::io::Write).
 //!
 //! ```
@@ -42,4 +43,5 @@ pub mod frame;
 #[rustfmt::skip]
 mod generated;
 pub mod message;
+pub mod stream;
 mod wire;
