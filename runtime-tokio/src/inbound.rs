@@ -19,8 +19,8 @@ use soma_sync_core::{
     types::PeerId,
 };
 use soma_sync_proto::{
-    frame::{FrameDecoder, FrameError},
-    message::{Method, RequestLimits, answered_status, decode_request, encode_refusal, encode_response},
+    message::{RequestLimits, answered_status, encode_refusal, encode_response},
+    stream::RequestReader,
 };
 use std::{
     sync::{
@@ -263,42 +263,17 @@ async fn read_request(
     receiver: &mut impl StreamReceiver,
     limits: &RequestLimits,
 ) -> Result<Result<Request, RefuseReason>, TransportError> {
-    let mut decoder = FrameDecoder::new();
-    let mut method = None;
+    let mut reader = RequestReader::new(*limits);
     loop {
-        match next_request(&mut decoder, &mut method, limits) {
+        match reader.next_request() {
             Ok(Some(request)) => return Ok(Ok(request)),
             Ok(None) => {}
             Err(reason) => return Ok(Err(reason)),
         }
         match receiver.receive(RECEIVE_BYTES_MAX).await? {
-            Some(chunk) => decoder.push(chunk),
+            Some(chunk) => reader.push(chunk),
             None => return Ok(Err(RefuseReason::Malformed)),
         }
-    }
-}
-
-/// The request, if it has arrived.
-fn next_request(
-    decoder: &mut FrameDecoder,
-    method: &mut Option<Method>,
-    limits: &RequestLimits,
-) -> Result<Option<Request>, RefuseReason> {
-    let known = match *method {
-        Some(method) => method,
-        None => {
-            let Some(number) = decoder.varint().map_err(refused)? else { return Ok(None) };
-            *method.insert(Method::from_number(number).ok_or(RefuseReason::Malformed)?)
-        }
-    };
-    let message = decoder.message(known.request_bytes_max(limits)).map_err(refused)?;
-    message.map(|message| decode_request(known, message, limits)).transpose()
-}
-
-fn refused(error: FrameError) -> RefuseReason {
-    match error {
-        FrameError::Oversize { .. } => RefuseReason::TooMany,
-        FrameError::BadLength | FrameError::Truncated => RefuseReason::Malformed,
     }
 }
 

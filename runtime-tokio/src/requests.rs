@@ -8,11 +8,11 @@ use crate::{
 use soma_sync_core::{
     config::Config,
     event::{Event, RequestId},
-    request::{Request, RequestFailure, ResponsePart},
+    request::{Request, RequestFailure},
 };
 use soma_sync_proto::{
-    frame::{FrameDecoder, FrameError},
-    message::{Method, ResponseLimits, decode_response, encode_request, read_status},
+    message::encode_request,
+    stream::{AnswerError, AnswerReader},
 };
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -62,92 +62,31 @@ pub(crate) async fn ask<C: Connection>(
     mailbox: &Mailbox,
 ) -> Result<(), RequestFailure> {
     let (_sender, receiver) = line.send(request).await.map_err(|error| failure(&error))?;
-    let answer = Answer {
-        receiver,
-        decoder: FrameDecoder::new(),
-        method: Method::of(request),
-        limits: ResponseLimits::new(config, request),
-        bytes_left: answer_bytes_max(request, config),
-    };
-    answer.read(id, mailbox).await
+    read_answer(receiver, AnswerReader::new(config, request), id, mailbox).await
 }
 
-/// Most bytes of all messages of an answer.
-fn answer_bytes_max(request: &Request, config: &Config) -> u64 {
-    match request {
-        Request::Commits(fetch) => fetch.max_bytes,
-        Request::Blocks(fetch) => fetch.max_bytes,
-        Request::CommitInfo(_) | Request::Availability { .. } | Request::Push { .. } => {
-            Method::of(request).response_bytes_max(&ResponseLimits::new(config, request))
-        }
-    }
-}
-
-/// An answer being read.
-struct Answer<R> {
-    receiver: R,
-    decoder: FrameDecoder,
-    method: Method,
-    limits: ResponseLimits,
-    bytes_left: u64,
-}
-
-impl<R: StreamReceiver> Answer<R> {
-    async fn read(mut self, id: RequestId, mailbox: &Mailbox) -> Result<(), RequestFailure> {
-        self.status().await?;
-        let mut messages = 0_u64;
-        while let Some(part) = self.message().await? {
-            messages += 1;
+/// Reads an answer to its end.
+async fn read_answer(
+    mut receiver: impl StreamReceiver,
+    mut reader: AnswerReader,
+    id: RequestId,
+    mailbox: &Mailbox,
+) -> Result<(), RequestFailure> {
+    loop {
+        while let Some(part) = reader.next_part().map_err(unusable)? {
             let part = Input::Event(Event::ResponsePart { id, part });
             mailbox.send(part).await.map_err(|_| RequestFailure::Local)?;
         }
-        // Where there is one message to an answer, none is not an answer.
-        if messages > 0 || self.method.is_streaming() { Ok(()) } else { Err(RequestFailure::Malformed) }
-    }
-
-    async fn status(&mut self) -> Result<(), RequestFailure> {
-        loop {
-            if let Some(status) = self.decoder.varint().map_err(malformed)? {
-                return read_status(status).map_err(RequestFailure::Refused);
-            }
-            if !self.more().await? {
-                return Err(RequestFailure::Malformed);
-            }
+        match receiver.receive(RECEIVE_BYTES_MAX).await.map_err(|error| failure(&error))? {
+            Some(chunk) => reader.push(chunk),
+            None => return reader.finish().map_err(unusable),
         }
-    }
-
-    /// The next message; `None` at the end.
-    async fn message(&mut self) -> Result<Option<ResponsePart>, RequestFailure> {
-        let limit = self.method.response_bytes_max(&self.limits).min(self.bytes_left);
-        loop {
-            if let Some(message) = self.decoder.message(limit).map_err(malformed)? {
-                // Also an empty message costs something, so that nobody can send them for ever.
-                let cost = (message.len() as u64).max(1);
-                self.bytes_left = self.bytes_left.checked_sub(cost).ok_or(RequestFailure::Oversize)?;
-                let part = decode_response(self.method, message, &self.limits);
-                return part.map(Some).map_err(|error| {
-                    tracing::debug!("an answer does not decode: {error}");
-                    RequestFailure::Malformed
-                });
-            }
-            if !self.more().await? {
-                return self.decoder.finish().map(|()| None).map_err(malformed);
-            }
-        }
-    }
-
-    /// Feeds the decoder; `false` at the end of the stream.
-    async fn more(&mut self) -> Result<bool, RequestFailure> {
-        let chunk = self.receiver.receive(RECEIVE_BYTES_MAX).await.map_err(|error| failure(&error))?;
-        Ok(chunk.map(|chunk| self.decoder.push(chunk)).is_some())
     }
 }
 
-fn malformed(error: FrameError) -> RequestFailure {
-    match error {
-        FrameError::Oversize { .. } => RequestFailure::Oversize,
-        FrameError::BadLength | FrameError::Truncated => RequestFailure::Malformed,
-    }
+fn unusable(error: AnswerError) -> RequestFailure {
+    tracing::debug!("an answer is of no use: {error}");
+    error.into()
 }
 
 fn failure(error: &TransportError) -> RequestFailure {
@@ -165,7 +104,7 @@ mod tests {
     use crate::channel_transport::ChannelConnection;
     use bytes::Bytes;
     use soma_sync_core::{
-        request::{FetchBlocks, RefuseReason},
+        request::{FetchBlocks, RefuseReason, ResponsePart},
         types::{CommitIndex, PeerId},
     };
     use soma_sync_proto::message::{BlocksPart, answered_status, encode_refusal, encode_response};
