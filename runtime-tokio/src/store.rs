@@ -11,7 +11,7 @@ use std::{path::PathBuf, sync::Arc};
 
 mod memory;
 mod redb;
-mod rules;
+pub mod rules;
 #[cfg(test)]
 pub(crate) mod tests;
 

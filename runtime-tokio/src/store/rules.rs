@@ -1,4 +1,7 @@
 //! What every store does alike: whether a batch follows, who votes for a commit, what a machine starts from.
+//!
+//! A store of your own implements [`View`] over one consistent state of itself, a few reads by key, and has
+//! [`start`] and [`certificate`] from it. `examples/own_store_and_transport` does.
 
 use super::{Certifier, CommitHead, StoreError};
 use soma_sync_core::{
@@ -23,20 +26,20 @@ pub(super) const UNLIMITED: Limits = Limits {
 
 /// How far a store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct State {
+pub struct State {
     /// Which chain it holds.
-    pub(super) chain_id: ChainId,
+    pub chain_id: ChainId,
     /// The epoch of the first commit.
-    pub(super) genesis_epoch: Epoch,
+    pub genesis_epoch: Epoch,
     /// The last stored commit.
-    pub(super) tip: CommitRef,
+    pub tip: CommitRef,
     /// The lowest stored commit; 0 where nothing was pruned.
-    pub(super) lowest: CommitIndex,
+    pub lowest: CommitIndex,
 }
 
 impl State {
     /// A store that holds nothing but its genesis committee.
-    pub(super) fn genesis(committee: &Committee) -> Self {
+    pub fn genesis(committee: &Committee) -> Self {
         Self {
             chain_id: committee.chain_id(),
             genesis_epoch: committee.epoch(),
@@ -46,12 +49,12 @@ impl State {
     }
 
     /// Whether a commit must be there.
-    pub(super) fn holds(&self, index: CommitIndex) -> bool {
+    pub fn holds(&self, index: CommitIndex) -> bool {
         index > CommitIndex::GENESIS && self.lowest <= index && index <= self.tip.index
     }
 
     /// The commits to give up so that `lowest` is the lowest, first and last; `None` where there are none.
-    pub(super) fn pruned_by(&self, lowest: CommitIndex) -> Option<(CommitIndex, CommitIndex)> {
+    pub fn pruned_by(&self, lowest: CommitIndex) -> Option<(CommitIndex, CommitIndex)> {
         let first = self.lowest.max(CommitIndex::new(1));
         let last = lowest.min(self.tip.index).previous()?;
         (first <= last).then_some((first, last))
@@ -59,7 +62,7 @@ impl State {
 }
 
 /// One consistent state of a store.
-pub(super) trait View {
+pub trait View {
     /// How far it is.
     fn state(&self) -> State;
     /// See [`Store::head`](super::Store::head).
@@ -87,7 +90,11 @@ pub(super) fn gone(index: CommitIndex) -> StoreError {
 }
 
 /// Refuses commits that do not follow the tip, one after the other.
-pub(super) fn check_links<'a>(
+///
+/// # Errors
+///
+/// [`StoreError::NotNext`] of the first that does not.
+pub fn check_links<'a>(
     tip: CommitRef,
     commits: impl IntoIterator<Item = &'a CommitHeader>,
 ) -> Result<(), StoreError> {
@@ -116,7 +123,11 @@ pub(super) fn other_committee(epoch: Epoch) -> StoreError {
 }
 
 /// What is known of a commit without reading it.
-pub(super) fn head_of(commit: &CommitHeader, ends_epoch: bool) -> Result<CommitHead, StoreError> {
+///
+/// # Errors
+///
+/// Where its encoding is longer than 4 GiB, which no verified commit is.
+pub fn head_of(commit: &CommitHeader, ends_epoch: bool) -> Result<CommitHead, StoreError> {
     let bytes = u32::try_from(commit.payload.len()).map_err(|_| StoreError::Inconsistent {
         what: format!("{} is longer than 4 GiB", commit.reference),
     })?;
@@ -125,13 +136,21 @@ pub(super) fn head_of(commit: &CommitHeader, ends_epoch: bool) -> Result<CommitH
 }
 
 /// Whether a stored block, known by its digest, has complete end-of-epoch data.
-pub(super) fn ends_epoch(reference: &BlockRef, payload: &Payload) -> Result<bool, StoreError> {
+///
+/// # Errors
+///
+/// [`StoreError::Damaged`] where it does not decode.
+pub fn ends_epoch(reference: &BlockRef, payload: &Payload) -> Result<bool, StoreError> {
     let block = decode_block(reference, payload)?;
     Ok(block.end_of_epoch().is_some_and(|data| data.complete().is_some()))
 }
 
 /// The votes in a stored block, known by its digest.
-pub(super) fn votes_in(reference: &BlockRef, payload: &Payload) -> Result<Vec<CommitRef>, StoreError> {
+///
+/// # Errors
+///
+/// [`StoreError::Damaged`] where it does not decode.
+pub fn votes_in(reference: &BlockRef, payload: &Payload) -> Result<Vec<CommitRef>, StoreError> {
     Ok(decode_block(reference, payload)?.votes().collect())
 }
 
@@ -140,7 +159,12 @@ fn decode_block<'a>(reference: &BlockRef, payload: &'a Payload) -> Result<BlockV
 }
 
 /// Whether a block of `epoch` that no commit names votes for a stored commit of its epoch; `head` reads the stored ones.
-pub(super) fn votes_count(
+/// Pruning keeps such a block.
+///
+/// # Errors
+///
+/// Those of `head`.
+pub fn votes_count(
     votes: &[CommitRef],
     epoch: Epoch,
     head: impl Fn(CommitIndex) -> Result<Option<CommitHead>, StoreError>,
@@ -154,10 +178,11 @@ pub(super) fn votes_count(
 }
 
 /// See [`Store::certificate`](super::Store::certificate).
-pub(super) fn certificate(
-    view: &impl View,
-    commit: &CommitRef,
-) -> Result<Option<Vec<Certifier>>, StoreError> {
+///
+/// # Errors
+///
+/// Those of `view`, and [`StoreError::Damaged`] where a committee is gone.
+pub fn certificate(view: &impl View, commit: &CommitRef) -> Result<Option<Vec<Certifier>>, StoreError> {
     let Some(head) = view.head(commit.index)?.filter(|head| head.reference == *commit) else {
         return Ok(None);
     };
@@ -192,7 +217,11 @@ fn poll(view: &impl View, head: &CommitHead) -> Result<Poll, StoreError> {
 }
 
 /// See [`Store::start`](super::Store::start). Looks at the commits from the tip down to the highest certifiable one.
-pub(super) fn start(view: &impl View) -> Result<Start, StoreError> {
+///
+/// # Errors
+///
+/// Those of `view`, and [`StoreError::Damaged`] where a commit or committee that must be there is gone.
+pub fn start(view: &impl View) -> Result<Start, StoreError> {
     let state = view.state();
     let tip = tip(view, &state)?;
     let committee = view.committee(tip.epoch)?;
