@@ -261,6 +261,10 @@ impl Config {
     }
 
     /// Whether every field can work, alone and together.
+    ///
+    /// # Errors
+    ///
+    /// The first field that cannot, and what it must be.
     pub fn validate(&self) -> Result<(), ConfigError> {
         check(
             (1..=10_000).contains(&self.commit_sync_batch_size),

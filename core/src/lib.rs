@@ -26,6 +26,18 @@
 //! In return the machine never panics, keeps every buffer within its configured bound, and gives the same commands for
 //! the same configuration, start, seed and events, on every platform.
 //!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`event`], [`command`], [`request`] | what the machine is told, what it wants done, what peers say to one another |
+//! | [`start`], [`config`] | what a machine is made of: the state of storage, and every setting with its bounds |
+//! | [`job`], [`certify`], [`verified`] | verification: jobs, their verdicts, and what only they can make |
+//! | [`block`], [`commit`], [`committee`], [`types`] | the formats, and the field's quantities and names |
+//! | [`explain`], [`stable_hash`] | why a commit is where it is; whether two runs are the same |
+//! | [`time`], [`payload`] | time as an argument, and bytes that the machine carries and never reads |
+//!
+//! A whole embedding, with sockets, verification threads and a store, is the example `threads` of `soma-sync-proto`. The
+//! guide in the repository's `docs/` says what a transport, a store and a verifier have to do.
+//!
 //! # A loop that runs
 //!
 //! ```

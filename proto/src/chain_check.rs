@@ -190,6 +190,10 @@ struct Batch {
 impl<R: Read> ChainChecker<R> {
     /// Reads the genesis. `open` opens the file from its start; it is called twice. `entropy` gives fresh bytes from a
     /// cryptographic generator: whoever could predict them could pass off bad signatures.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be opened, is no chain file, or has a genesis that no committee can be made of.
     pub fn open(
         mut open: impl FnMut() -> io::Result<R>,
         options: CheckOptions,
@@ -234,6 +238,10 @@ impl<R: Read> ChainChecker<R> {
     }
 
     /// The next commit, verified; `None` after the last one, when the file is good to its end.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read on, or what it holds is not certified or breaks the rules: at which commit, and why.
     pub fn next_record(&mut self) -> Result<Option<CheckedRecord>, ChainCheckError> {
         if let Some(record) = self.ready.pop_front() {
             return Ok(Some(record));

@@ -157,6 +157,10 @@ pub struct ChainReader<R> {
 
 impl<R: Read> ChainReader<R> {
     /// Reads the header.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read, is no chain file of this version, or its genesis is longer than `limits` allow.
     pub fn open(input: R, limits: Limits) -> Result<Self, ChainFileError> {
         let input = BufReader::with_capacity(BUFFER_BYTES, input);
         let mut reader =
@@ -182,11 +186,20 @@ impl<R: Read> ChainReader<R> {
     }
 
     /// The next commit; `None` after the last one, once it is sure that nothing follows it.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read, ends too early, goes on after its last commit, or has more than the limits allow: at
+    /// which place, and at which byte.
     pub fn next_record(&mut self) -> Result<Option<ChainRecord>, ChainFileError> {
         self.record(Self::item)
     }
 
     /// The next commit as by [`next_record`](Self::next_record), but its blocks are passed over.
+    ///
+    /// # Errors
+    ///
+    /// As [`next_record`](Self::next_record).
     pub fn next_without_blocks(&mut self) -> Result<Option<ChainRecord>, ChainFileError> {
         let record =
             self.record(|reader, place, limit| reader.skip_item(place, limit).map(|()| Bytes::new()))?;
@@ -336,6 +349,10 @@ pub struct ChainWriter<W: Write> {
 impl<W: Write> ChainWriter<W> {
     /// Writes the header: the encoded validator set of the genesis committee, in index order, and how many commits
     /// will follow.
+    ///
+    /// # Errors
+    ///
+    /// Where writing fails, or the genesis is longer than 4 GiB.
     pub fn new(output: W, genesis: &[u8], commits: u32) -> Result<Self, ChainWriteError> {
         let output = io::BufWriter::with_capacity(BUFFER_BYTES, output);
         let mut writer = Self { output, commits, commits_left: commits };
@@ -346,6 +363,10 @@ impl<W: Write> ChainWriter<W> {
     }
 
     /// Writes the next commit with its blocks, in its order, and the certifiers, ordered by author, then round.
+    ///
+    /// # Errors
+    ///
+    /// Where writing fails, an item or a list is longer than 32 bits can say, or more commits are written than announced.
     pub fn write(
         &mut self,
         commit: &[u8],
@@ -360,6 +381,10 @@ impl<W: Write> ChainWriter<W> {
     }
 
     /// Flushes, and gives the output back. Whether its bytes are durable is the caller's concern.
+    ///
+    /// # Errors
+    ///
+    /// Where writing fails, or fewer commits were written than announced.
     pub fn finish(mut self) -> Result<W, ChainWriteError> {
         if self.commits_left > 0 {
             return Err(ChainWriteError::Count { announced: self.commits });

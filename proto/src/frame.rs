@@ -73,6 +73,10 @@ impl FrameDecoder {
     }
 
     /// The next varint of at most 32 bits: a method or a status. `None` where more bytes are needed.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::BadLength`] of a varint that is longer than its value needs, or has more than 32 bits.
     pub fn varint(&mut self) -> Result<Option<u32>, FrameError> {
         while let Some(&byte) = self.chunk.first() {
             self.chunk.advance(1);
@@ -84,6 +88,10 @@ impl FrameDecoder {
     }
 
     /// The next message, of at most `limit` bytes. `None` where more bytes are needed.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Oversize`] as soon as the length is here, and [`FrameError::BadLength`].
     pub fn message(&mut self, limit: u64) -> Result<Option<Bytes>, FrameError> {
         let mut message = match self.message.take() {
             Some(message) => message,
@@ -109,6 +117,10 @@ impl FrameDecoder {
     }
 
     /// Whether the stream may end here: between messages, with everything read.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::Truncated`] where it may not.
     pub fn finish(&self) -> Result<(), FrameError> {
         let between = self.message.is_none() && self.varint.is_empty() && self.chunk.is_empty();
         if between { Ok(()) } else { Err(FrameError::Truncated) }

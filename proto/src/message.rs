@@ -187,6 +187,10 @@ pub const fn refusal_code(reason: RefuseReason) -> u32 {
 
 /// What a status says: an answer follows, or a refusal. A code that this version does not know is a failure of the
 /// server's, [`RefuseReason::Internal`]: later versions may have more reasons, and to have one is no offence.
+///
+/// # Errors
+///
+/// The reason of a refusal.
 pub const fn read_status(status: u32) -> Result<(), RefuseReason> {
     match status {
         0 => Ok(()),

@@ -332,6 +332,10 @@ pub struct Subscription {
 
 impl Subscription {
     /// The next sub-dag. After an error, and when the node stops, nothing more comes: `None`.
+    ///
+    /// # Errors
+    ///
+    /// Where the store no longer has the next commit, or cannot be read.
     pub async fn next(&mut self) -> Option<Result<Arc<SubDag>, SubscriptionError>> {
         let item = self.receiver.recv().await;
         match (&item, &self.place) {

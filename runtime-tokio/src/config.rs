@@ -76,6 +76,10 @@ pub struct RuntimeConfigError {
 
 impl RuntimeConfig {
     /// Whether every field can work.
+    ///
+    /// # Errors
+    ///
+    /// The first field that cannot, and what it must be.
     pub fn validate(&self) -> Result<(), RuntimeConfigError> {
         let counts = [
             ("mailbox_capacity", self.mailbox_capacity),

@@ -402,6 +402,10 @@ impl NodeHandle {
 
     /// Hands in a commit from our own consensus, encoded, with its encoded blocks in commit order. Waits for room, not
     /// for the commit to be stored. A commit above the one after the stored tip is a hint only, and not kept.
+    ///
+    /// # Errors
+    ///
+    /// Where the node has stopped.
     pub async fn observe_commit(&self, commit: Bytes, blocks: Vec<Bytes>) -> Result<(), Stopped> {
         let blocks = blocks.into_iter().map(Payload::new).collect();
         self.tell(Event::CommitObserved { commit: Payload::new(commit), blocks }).await
@@ -409,17 +413,29 @@ impl NodeHandle {
 
     /// Hands in encoded signed blocks that our own consensus accepted, committed or not: they may hold votes. Waits for
     /// room.
+    ///
+    /// # Errors
+    ///
+    /// Where the node has stopped.
     pub async fn observe_votes(&self, blocks: Vec<Bytes>) -> Result<(), Stopped> {
         let blocks = blocks.into_iter().map(Payload::new).collect();
         self.tell(Event::VotesObserved { blocks }).await
     }
 
     /// Supplies the committee of an epoch, where [`Notice::CommitteeWanted`] asked for it.
+    ///
+    /// # Errors
+    ///
+    /// Where the node has stopped.
     pub async fn committee_known(&self, committee: Arc<Committee>) -> Result<(), Stopped> {
         self.tell(Event::CommitteeKnown { committee }).await
     }
 
     /// Gives up the commits below `lowest`. Returns the lowest commit that the store still has.
+    ///
+    /// # Errors
+    ///
+    /// Where the store fails, or the node has stopped; the store may have given up the commits all the same.
     pub async fn prune(&self, lowest: CommitIndex) -> Result<CommitIndex, PruneError> {
         let lowest = self.backend.prune(lowest).await?;
         self.tell(Event::Pruned { lowest }).await?;
@@ -428,6 +444,10 @@ impl NodeHandle {
 
     /// Dials this peer too, and keeps it connected. `false` where it is being dialled already, is the node itself, or
     /// is one too many.
+    ///
+    /// # Errors
+    ///
+    /// Where the node has stopped.
     pub async fn add_peer(&self, peer: PeerId, address: SocketAddr) -> Result<bool, Stopped> {
         let (added, answer) = oneshot::channel();
         self.send(Input::AddPeer { peer, address, added }).await?;
@@ -435,6 +455,10 @@ impl NodeHandle {
     }
 
     /// How the node is now.
+    ///
+    /// # Errors
+    ///
+    /// Where the node has stopped.
     pub async fn status(&self) -> Result<NodeStatus, Stopped> {
         let (reply, status) = oneshot::channel();
         self.send(Input::Status(reply)).await?;
@@ -442,6 +466,10 @@ impl NodeHandle {
     }
 
     /// Why the commit at `index` is where it is, and what is in its way. Any index may be asked about.
+    ///
+    /// # Errors
+    ///
+    /// Where the node has stopped.
     pub async fn explain(&self, index: CommitIndex) -> Result<Explanation, Stopped> {
         let (reply, explanation) = oneshot::channel();
         self.send(Input::Explain { index, reply }).await?;

@@ -15,6 +15,8 @@ pub mod fuzz_message;
 pub mod fuzz_network;
 pub mod fuzz_store;
 pub mod fuzz_wire;
+#[cfg(doctest)]
+mod guide;
 #[cfg(feature = "defence-switches")]
 pub mod layers;
 pub mod mirror;

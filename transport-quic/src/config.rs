@@ -89,6 +89,10 @@ fn check(holds: bool, field: &'static str, requirement: &'static str) -> Result<
 
 impl QuicConfig {
     /// Whether every field can work, alone and together.
+    ///
+    /// # Errors
+    ///
+    /// The first field that cannot, and what it must be.
     pub fn validate(&self) -> Result<(), QuicConfigError> {
         check((1..=100_000).contains(&self.max_connections), "max_connections", "between 1 and 100,000")?;
         check(

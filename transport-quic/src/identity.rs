@@ -93,6 +93,10 @@ pub enum IdentityError {
 
 impl Identity {
     /// A new identity from the system's randomness.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::NoRandomness`].
     pub fn generate() -> Result<Self, IdentityError> {
         Ok(Self::from_seed(random()?))
     }
@@ -111,6 +115,11 @@ impl Identity {
 
     /// Reads the identity in the file at `path`; where there is none, makes a new one and the file, readable by its
     /// owner only. An existing file is never written to, and a new one appears whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// As [`Identity::load`] of a file that is there; [`IdentityError::NoRandomness`] and [`IdentityError::Create`] of one
+    /// that is not.
     pub fn load_or_create(path: impl AsRef<Path>) -> Result<Self, IdentityError> {
         let path = path.as_ref();
         match Self::load(path) {
@@ -128,6 +137,10 @@ impl Identity {
     }
 
     /// Reads the identity in the file at `path`, which must be there.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read, is no regular file, can be read by others than its owner, or holds no identity.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, IdentityError> {
         let path = path.as_ref();
         let read_error = |source| IdentityError::Read { path: path.to_owned(), source };

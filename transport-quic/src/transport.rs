@@ -62,6 +62,10 @@ pub enum BindError {
 impl QuicTransport {
     /// Takes a UDP socket at `listen` and accepts connections there; port 0 takes a free one. Without `listen`, a
     /// socket that only dials. To be called inside of a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Config`], [`BindError::NoRuntime`], [`BindError::Socket`] and [`BindError::Tls`], as they say.
     pub fn bind(
         identity: &Identity,
         listen: Option<SocketAddr>,

@@ -44,13 +44,14 @@ pub struct Status {
     pub stall: Option<Stall>,
     /// Why nothing is applied any more, if so.
     pub halted: Option<Box<Halt>>,
-    /// Bytes reserved and held, and the most that ever were.
+    /// Bytes reserved for answers that were asked for, and held of what is not stored yet; at most
+    /// [`Config::max_buffered_bytes`](crate::Config::max_buffered_bytes).
     pub buffered_bytes: u64,
     /// The most bytes that were ever reserved and held.
     pub buffered_bytes_peak: u64,
-    /// Requests in flight, of all kinds.
+    /// Requests of ours in flight, of all kinds.
     pub requests_in_flight: usize,
-    /// Jobs that workers have.
+    /// Jobs that workers have, at most [`Config::max_verify_jobs`](crate::Config::max_verify_jobs).
     pub jobs_running: u32,
     /// Inbound requests being served from storage.
     pub serving: usize,

@@ -55,6 +55,10 @@ fn encode_refs(refs: &[BlockRef]) -> Vec<Bytes> {
 /// Decodes the message of a request by `method`. More references than the limit are
 /// [`TooMany`](RefuseReason::TooMany), everything else that it cannot be is [`Malformed`](RefuseReason::Malformed).
 /// Whether what it asks for makes sense, the machine says.
+///
+/// # Errors
+///
+/// Those two reasons: what the machine is to be told in the request's place.
 pub fn decode_request(
     method: Method,
     message: Bytes,

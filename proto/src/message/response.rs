@@ -52,6 +52,10 @@ pub fn encode_response(part: &ResponsePart) -> Bytes {
 
 /// Decodes one message of the answer to a request by `method`. Payloads are slices of `message`, whose length is the
 /// part's `buffer_bytes`.
+///
+/// # Errors
+///
+/// Where it is no such message, or has more items than `limits` allow.
 pub fn decode_response(
     method: Method,
     message: Bytes,

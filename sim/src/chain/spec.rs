@@ -61,6 +61,10 @@ const ROUNDS_TO_SPARE: u32 = 1_000;
 
 impl ChainSpec {
     /// Whether the chain can be made.
+    ///
+    /// # Errors
+    ///
+    /// The first field that is out of its bounds.
     pub fn validate(&self) -> Result<(), SpecError> {
         if !(1..=MAX_COMMITTEE).contains(&self.committee) {
             return Err(SpecError::Committee(self.committee));
