@@ -150,14 +150,27 @@ fn claim(history: &History) -> Option<(u32, u32, bool)> {
     claim
 }
 
+/// What its claims are cut to by its last failure, and until when: what lies below the lowest of the ranges that it did
+/// not deliver, each before the cut for the one before was over; or what it has shown.
+fn cut(history: &History) -> Option<(u32, u64)> {
+    let mut cut = None;
+    for (at, (now, happening)) in history.iter().enumerate() {
+        if let Happening::Failed(start) = happening {
+            let so_far = &history[..=at];
+            let standing = cut.filter(|(_, until)| now < until).map(|(most, _)| most);
+            let most = standing.unwrap_or(u32::MAX).min(start - 1).max(delivered(so_far));
+            cut = Some((most, now + doubled(500, failures(so_far).min(8)).min(120_000)));
+        }
+    }
+    cut
+}
+
 /// A claim cut to what it has shown, while its last failure is fresh.
 fn believed(history: &History, now: u64, (lowest, highest, cut): (u32, u32, bool)) -> (u32, u32, bool) {
-    let failure = last(history, |happening| matches!(happening, Happening::Failed(_)));
-    let Some((at, Happening::Failed(start), up_to)) = failure else { return (lowest, highest, cut) };
-    if now >= at + doubled(500, failures(up_to).min(8)).min(120_000) {
+    let Some((most, _)) = self::cut(history).filter(|(_, until)| now < *until) else {
         return (lowest, highest, cut);
-    }
-    let shown = (start - 1).max(delivered(history)).max(lowest);
+    };
+    let shown = most.max(delivered(history)).max(lowest);
     (lowest, highest.min(shown), cut || shown < highest)
 }
 
