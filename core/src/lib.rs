@@ -118,6 +118,9 @@
 //! the group, the author's signature on them holds, and so does the aggregate, as far as a block alone can show it
 //! (`block::BlockView::verify_bls`). It builds the C and assembly of `blst`; no other feature builds any.
 //!
+//! `trace` adds `verified::Verified::from_trace`, by which a recorded verdict is told to a machine again without its job
+//! being run: for whoever replays traces, and for nobody else.
+//!
 //! `defence-switches` is for tests only and belongs in no release: with it, the environment takes a defence away or puts
 //! a bug in, to see that a test notices.
 #![no_std]

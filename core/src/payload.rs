@@ -43,6 +43,10 @@ impl Payload {
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
+    /// Sets the fingerprint, as [`Payload::with_fingerprint`] does: for a driver that records, before the machine is told.
+    pub const fn set_fingerprint(&mut self, fingerprint: u64) {
+        self.fingerprint = fingerprint;
+    }
     /// The driver's fingerprint of the bytes, zero where none was computed.
     pub const fn fingerprint(&self) -> u64 {
         self.fingerprint

@@ -6,8 +6,8 @@ use core::ops::Deref;
 
 /// A value that a verification job of this crate has made: the only way into storage.
 ///
-/// There is no public constructor. The one hatch, [`Verified::from_trace`], is for replaying a recorded verdict; a
-/// search for its name shows every use.
+/// There is no public constructor. The one hatch, `Verified::from_trace`, is for replaying a recorded verdict; it is
+/// built with the feature `trace` only, and a search for its name shows every use.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Verified<T>(T);
 
@@ -17,6 +17,7 @@ impl<T> Verified<T> {
         Self(value)
     }
     /// Takes a verdict's value from a trace on trust. For replaying traces; never for anything that came from a peer.
+    #[cfg(feature = "trace")]
     pub const fn from_trace(value: T) -> Self {
         Self(value)
     }

@@ -1,4 +1,5 @@
-//! The bytes of soma-sync: what peers send one another, and what chains are kept in outside a store.
+//! The bytes of soma-sync: what peers send one another, what chains are kept in outside a store, and what is kept of all
+//! that happened to a node.
 //!
 //! Between core's types and bytes from strangers stands one rule: **a limit is applied before anything is allocated**.
 //! Lengths are held against limits before buffers exist, items are counted before they are decoded, and buffers grow
@@ -11,6 +12,7 @@
 //! | [`stream`] | chunks of a byte stream | the request on it, or the answer: both of the above, with all limits |
 //! | [`chain_file`] | a chain file | commits, blocks and certifiers, unverified |
 //! | [`chain_check`] | a chain file | the same, verified from its genesis on |
+//! | [`trace`] | a trace file | what happened to a machine, and what came of it |
 //!
 //! No sockets and no runtime here: [`stream`] and [`frame`] are fed by whoever reads the stream, chain files are any
 //! [`Read`](std::io::Read) and [`Write`](std::io::Write).
@@ -44,4 +46,6 @@ pub mod frame;
 mod generated;
 pub mod message;
 pub mod stream;
+#[cfg(feature = "trace")]
+pub mod trace;
 mod wire;

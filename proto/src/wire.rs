@@ -105,6 +105,38 @@ pub(crate) fn scan(message: &[u8], known: &[Field]) -> Result<(), MessageError> 
     Ok(())
 }
 
+/// The fields of a message that hold bytes or messages, by number, as they come. Ends after the first error.
+#[cfg(feature = "trace")]
+pub(crate) fn nested(message: &[u8]) -> impl Iterator<Item = Result<(u32, &[u8]), MessageError>> {
+    let mut cursor = Cursor { message, offset: 0 };
+    std::iter::from_fn(move || {
+        while cursor.offset < message.len() {
+            match next_field(&mut cursor) {
+                Ok(Some(field)) => return Some(Ok(field)),
+                Ok(None) => {}
+                Err(error) => {
+                    cursor.offset = message.len();
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    })
+}
+
+/// Passes over a field, which is told where it holds bytes.
+#[cfg(feature = "trace")]
+fn next_field<'a>(cursor: &mut Cursor<'a>) -> Result<Option<(u32, &'a [u8])>, MessageError> {
+    let malformed = cursor.malformed();
+    let key = u32::try_from(cursor.varint()?).map_err(|_| malformed)?;
+    match WireType::new(key & 7).ok_or(malformed)? {
+        WireType::Bytes => Ok(Some((key >> 3, cursor.bytes()?))),
+        wire_type @ (WireType::Varint | WireType::Fixed64 | WireType::Fixed32) => {
+            cursor.skip(wire_type).map(|()| None)
+        }
+    }
+}
+
 /// Holds one occurrence of a known field against its bounds.
 fn scan_known(
     cursor: &mut Cursor<'_>,
