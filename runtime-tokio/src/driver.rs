@@ -10,6 +10,7 @@ use crate::{
     node::NodeStatus,
     peers::{Admission, Peers},
     pool::VerifyPool,
+    record::Recorder,
     requests::ask,
     store::Store,
     transport::{Connection, Transport},
@@ -24,6 +25,7 @@ use soma_sync_core::{
     request::{Request, RequestFailure},
     types::PeerId,
 };
+use soma_sync_proto::trace::EndReason;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
@@ -56,6 +58,7 @@ pub(crate) struct Driver<S, T: Transport> {
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) work: Work,
+    pub(crate) recorder: Option<Recorder>,
 }
 
 /// What is under way between the machine and others.
@@ -129,11 +132,21 @@ impl<S: Store, T: Transport> Driver<S, T> {
     }
 
     /// Tells the machine, and has done what it says.
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, mut event: Event) {
         let store_failed = matches!(event, Event::StoreFailed { .. });
-        self.machine.handle(self.clock.now(), event);
+        let now = self.clock.now();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.event(now, &mut event);
+        }
+        self.machine.handle(now, event);
         while let Some(command) = self.machine.poll_command() {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.command(&command);
+            }
             self.execute(command);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.finished(now);
         }
         if store_failed {
             // Behind every batch that was handed over before the machine knew.
@@ -171,6 +184,11 @@ impl<S: Store, T: Transport> Driver<S, T> {
             // Whoever asked may have gone away.
             Input::AddPeer { peer, address, added } => drop(added.send(self.dial(peer, address))),
             Input::Status(reply) => drop(reply.send(self.status())),
+            Input::WriteTrace(reply) => {
+                let written =
+                    self.recorder.as_mut().and_then(|recorder| recorder.write_ring(EndReason::Asked));
+                drop(reply.send(written));
+            }
             Input::Explain { index, reply } => drop(reply.send(self.machine.explain(index))),
         }
     }

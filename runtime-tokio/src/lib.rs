@@ -80,6 +80,7 @@ mod mailbox;
 pub mod node;
 mod peers;
 mod pool;
+pub mod record;
 mod requests;
 pub mod serve;
 pub mod store;

@@ -11,7 +11,7 @@ use soma_sync_core::{
     request::{RefuseReason, Request, ResponsePart},
     types::{CommitIndex, PeerId},
 };
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -40,6 +40,8 @@ pub(crate) enum Input {
     AddPeer { peer: PeerId, address: SocketAddr, added: oneshot::Sender<bool> },
     /// Somebody wants to know how things are.
     Status(oneshot::Sender<NodeStatus>),
+    /// Somebody wants what a recording holds in memory to be written; `None` where it holds nothing.
+    WriteTrace(oneshot::Sender<Option<io::Result<()>>>),
     /// Somebody wants to know why a commit is where it is.
     Explain { index: CommitIndex, reply: oneshot::Sender<Explanation> },
 }

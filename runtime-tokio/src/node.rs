@@ -9,6 +9,7 @@ use crate::{
     mailbox::{Arrival, Input, Mailbox},
     peers::Peers,
     pool::{VerifyPool, run_job},
+    record::{Recorder, TraceConfig},
     store::{Store, StoreError},
     transport::Transport,
     writer::Writer,
@@ -22,13 +23,16 @@ use soma_sync_core::{
     event::Event,
     explain::Explanation,
     payload::Payload,
+    start::Start,
+    time::Timestamp,
     types::{CommitIndex, PeerId},
 };
-use soma_sync_proto::message::RequestLimits;
+use soma_sync_proto::{message::RequestLimits, trace::TraceHeader};
 use std::{
     future::Future,
     io,
     net::SocketAddr,
+    path::PathBuf,
     pin::Pin,
     sync::{Arc, atomic::AtomicU64},
 };
@@ -59,6 +63,7 @@ impl Node {
             runtime: RuntimeConfig::default(),
             peers: Vec::new(),
             seed: None,
+            trace: None,
         }
     }
 }
@@ -71,6 +76,7 @@ pub struct NodeBuilder<S, T> {
     runtime: RuntimeConfig,
     peers: Vec<(PeerId, SocketAddr)>,
     seed: Option<[u8; 32]>,
+    trace: Option<TraceConfig>,
 }
 
 /// Why a node does not start.
@@ -88,6 +94,14 @@ pub enum SpawnError {
     /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
+    /// The trace file cannot be made.
+    #[error("cannot record into {}", path.display())]
+    Trace {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The system gives no random bytes for a seed.
     #[error("the system has no entropy: {0}")]
     Entropy(getrandom::Error),
@@ -119,13 +133,19 @@ impl<S: Store, T: Transport> NodeBuilder<S, T> {
         self
     }
 
+    /// Records everything that the machine is told and says, so that it can be replayed. By default nothing is recorded.
+    pub fn trace(mut self, trace: TraceConfig) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+
     /// Starts the node, within a tokio runtime that has its timers enabled. The handle can be used from anywhere.
     ///
     /// # Errors
-    /// Where the configuration cannot work, the store cannot be read or does not hang together, or the system refuses
-    /// threads or entropy. Nothing runs then.
+    /// Where the configuration cannot work, the store cannot be read or does not hang together, the trace file cannot be
+    /// made, or the system refuses threads or entropy. Nothing runs then.
     pub async fn spawn(self) -> Result<NodeHandle, SpawnError> {
-        let Self { store, transport, config, runtime, peers, seed } = self;
+        let Self { store, transport, config, runtime, peers, seed, trace } = self;
         runtime.validate()?;
         let seed = match seed {
             Some(seed) => seed,
@@ -138,11 +158,43 @@ impl<S: Store, T: Transport> NodeBuilder<S, T> {
         let clock = Clock::start();
         let start = read(&Handle::current(), &store, Store::start).await?;
         let tip = start.tip.reference.index;
-        let machine = SyncMachine::new(config.clone(), start, clock.now(), seed)?;
+        let started = clock.now();
+        let machine = SyncMachine::new(config.clone(), start.clone(), started, seed)?;
+        let recorder = match trace {
+            Some(trace) => Some(record(trace, config.clone(), start, started, seed).await?),
+            None => None,
+        };
         let wiring = Wiring::new(store, transport, config, runtime, tip);
-        wiring.start(machine, clock, peers)
+        wiring.start(machine, recorder, clock, peers)
     }
 }
+
+/// Begins a recording, where that may block.
+async fn record(
+    trace: TraceConfig,
+    config: Config,
+    start: Start,
+    started: Timestamp,
+    seed: [u8; 32],
+) -> Result<Recording, SpawnError> {
+    let path = trace.file.clone();
+    let header = TraceHeader {
+        build: String::new(),
+        full: trace.full,
+        config,
+        start,
+        seed,
+        started,
+        started_unix_ms: 0,
+        skipped_events: 0,
+    };
+    let begin = Handle::current().spawn_blocking(move || Recorder::start(&trace, header));
+    let begun = begin.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+    begun.map_err(|source| SpawnError::Trace { path, source })
+}
+
+/// A recorder, and what resolves when all of it is written.
+type Recording = (Recorder, oneshot::Receiver<()>);
 
 /// Reads the store where that may block.
 async fn read<S: Store, R: Send + 'static>(
@@ -183,9 +235,11 @@ impl<S: Store, T: Transport> Wiring<S, T> {
     fn start(
         self,
         machine: SyncMachine,
+        recording: Option<Recording>,
         clock: Clock,
         peers: Vec<(PeerId, SocketAddr)>,
     ) -> Result<NodeHandle, SpawnError> {
+        let (recorder, recorded) = recording.unzip();
         let (pool, writer, writer_ended) = self.threads()?;
         let Self { store, transport, config, runtime, tasks, stop, hub, mailbox, inputs } = self;
         let (arrivals_sender, arrivals) = mpsc::channel(ARRIVALS_CAPACITY);
@@ -224,13 +278,21 @@ impl<S: Store, T: Transport> Wiring<S, T> {
             tasks: tasks.clone(),
             stop: stop.clone(),
             work: Work::default(),
+            recorder,
         };
         for (peer, address) in peers {
             if !driver.dial(peer, address) {
                 tracing::warn!(?peer, %address, "not dialled: it is this node, or listed before, or one too many");
             }
         }
-        let node = Running { transport, tasks, stop: stop.clone(), writer_ended, runtime: runtime.clone() };
+        let node = Running {
+            transport,
+            tasks,
+            stop: stop.clone(),
+            writer_ended,
+            recorded,
+            runtime: runtime.clone(),
+        };
         let capacity = runtime.synced_commit_broadcast_channel_capacity;
         let backend = Backend { hub, store, capacity, runtime: Handle::current() };
         let ended = tokio::spawn(node.run(driver.run()));
@@ -285,6 +347,7 @@ struct Running<T> {
     tasks: TaskTracker,
     stop: CancellationToken,
     writer_ended: oneshot::Receiver<()>,
+    recorded: Option<oneshot::Receiver<()>>,
     runtime: RuntimeConfig,
 }
 
@@ -298,7 +361,13 @@ impl<T: Transport> Running<T> {
         self.stop.cancel();
         self.tasks.close();
         // An error of the thread's would mean that it is gone, too.
-        let end = async { tokio::join!(self.transport.close(), self.tasks.wait(), self.writer_ended) };
+        let recorded = async {
+            if let Some(recorded) = self.recorded {
+                let _ = recorded.await;
+            }
+        };
+        let end =
+            async { tokio::join!(self.transport.close(), self.tasks.wait(), self.writer_ended, recorded) };
         let ended = tokio::time::timeout(self.runtime.shutdown_timeout, end).await.is_ok();
         tracing::info!(ended, "the node has stopped");
         ended
@@ -474,6 +543,14 @@ impl NodeHandle {
         let (reply, explanation) = oneshot::channel();
         self.send(Input::Explain { index, reply }).await?;
         explanation.await.map_err(|_| Stopped)
+    }
+
+    /// Writes what a recording holds in memory ([`Keep::Last`](crate::record::Keep::Last)) into its file. `None` where
+    /// nothing is held there: there is no recording, or it is written as it happens.
+    pub async fn write_trace(&self) -> Result<Option<io::Result<()>>, Stopped> {
+        let (reply, written) = oneshot::channel();
+        self.send(Input::WriteTrace(reply)).await?;
+        written.await.map_err(|_| Stopped)
     }
 
     /// What the operator should know, from now on. A receiver that lags behind by more than
