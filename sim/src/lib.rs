@@ -18,4 +18,5 @@ pub mod chain;
 pub mod hostile;
 pub mod oracle;
 pub mod small_scope;
+pub mod trace;
 pub mod world;

@@ -14,6 +14,7 @@ pub mod fuzz_machine;
 pub mod fuzz_message;
 pub mod fuzz_network;
 pub mod fuzz_store;
+pub mod fuzz_trace;
 pub mod fuzz_wire;
 #[cfg(doctest)]
 mod guide;
@@ -22,4 +23,5 @@ pub mod layers;
 pub mod mirror;
 #[cfg(feature = "defence-switches")]
 pub mod processes;
+pub mod trace_samples;
 pub mod vectors;
