@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use crate::{chain::ChainCommand, demo, node};
+use crate::{chain::ChainCommand, demo, node, trace::TraceCommand};
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::fmt::Display;
 
@@ -23,6 +23,9 @@ pub(crate) enum Command {
     Chain(ChainCommand),
     /// Run a node: fetch from peers, serve to peers.
     Node(node::Arguments),
+    /// Look at what a node has recorded, and replay it.
+    #[command(subcommand)]
+    Trace(TraceCommand),
 }
 
 impl Cli {

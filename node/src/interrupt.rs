@@ -91,3 +91,36 @@ impl Signals {
         }
     }
 }
+
+/// SIGUSR1, as often as it comes. Takes the signal over, from now on; to be made inside of a tokio runtime.
+#[cfg(unix)]
+pub(crate) struct Asked(tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Asked {
+    pub(crate) fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        signal(SignalKind::user_defined1()).map(Self)
+    }
+
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Where there is no such signal, it never comes.
+#[cfg(not(unix))]
+pub(crate) struct Asked;
+
+#[cfg(not(unix))]
+impl Asked {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(crate) async fn next(&mut self) {
+        std::future::pending().await
+    }
+}

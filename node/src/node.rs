@@ -6,7 +6,12 @@ mod report;
 mod settings;
 mod store_health;
 
-use crate::{chain::read_genesis, cli::WrongUsage, interrupt::signalled, output::print_result};
+use crate::{
+    chain::read_genesis,
+    cli::WrongUsage,
+    interrupt::{Asked, signalled},
+    output::print_result,
+};
 use anyhow::{Context, Result, bail};
 use arguments::Until;
 pub(crate) use arguments::{Arguments, Verification};
@@ -14,11 +19,13 @@ use report::Report;
 use settings::Settings;
 use soma_sync_runtime_tokio::{
     node::{Node, NodeHandle, NodeStatus},
+    record::{Keep, TraceConfig},
     store::{RedbStore, Store},
     transport::Transport,
 };
 use soma_sync_transport_quic::{Identity, QuicTransport};
 use std::{
+    convert::Infallible,
     fmt::Display,
     io::Write,
     path::Path,
@@ -81,12 +88,14 @@ impl Arguments {
             say(format_args!("listening {}@{}", transport.local_id(), transport.local_addr()))?;
         }
         let report = Report::new(Instant::now(), start.tip.reference.index);
-        let node = Node::builder(Arc::new(store), transport)
+        let mut node = Node::builder(Arc::new(store), transport)
             .config(settings.sync.clone())
             .runtime_config(settings.runtime)
-            .peers(settings.peers.iter().map(|peer| (peer.id, peer.address)))
-            .spawn()
-            .await?;
+            .peers(settings.peers.iter().map(|peer| (peer.id, peer.address)));
+        if let Some(trace) = self.trace_config() {
+            node = node.trace(trace);
+        }
+        let node = node.spawn().await?;
         let (publish, published) = watch::channel(node.status().await?);
         let (ask, questions) = metrics::questions();
         if let Some(listener) = metrics {
@@ -102,10 +111,24 @@ impl Arguments {
             () = signal => Ok(End::Signal),
             end = self.watch(&node, &report, &publish) => end,
             never = metrics::answer(&node, questions) => match never {},
+            failed = write_trace_when_asked(&node) => failed.map(|never| match never {}),
         };
         let status = node.status().await;
         node.shutdown().await.context("the store may not be closed")?;
         self.conclude(end?, &report, &status?)
+    }
+
+    /// What is recorded, if anything.
+    fn trace_config(&self) -> Option<TraceConfig> {
+        let keep = self
+            .trace_last
+            .map_or(Keep::All, |bytes| Keep::Last { bytes: usize::try_from(bytes).unwrap_or(usize::MAX) });
+        self.trace.as_ref().map(|file| TraceConfig {
+            build: concat!("soma-sync ", env!("CARGO_PKG_VERSION")).to_owned(),
+            full: self.trace_full,
+            keep,
+            ..TraceConfig::new(file)
+        })
     }
 
     /// Looks at the node until it is where it is wanted or can go no further.
@@ -172,6 +195,18 @@ impl Arguments {
                     "the store failed again and again, as the log says: make room, and start again to go on"
                 )
             }
+        }
+    }
+}
+
+/// Has what a recording holds in memory written whenever SIGUSR1 comes.
+async fn write_trace_when_asked(node: &NodeHandle) -> Result<Infallible> {
+    let mut asked = Asked::new().context("cannot wait for signals")?;
+    loop {
+        asked.next().await;
+        // What became of it the log says.
+        if node.write_trace().await?.is_none() {
+            info!("nothing is recorded in memory");
         }
     }
 }

@@ -34,6 +34,16 @@ pub(crate) struct Arguments {
     /// Print the result as one JSON object, the last line on stdout.
     #[arg(long)]
     pub(super) json: bool,
+    /// Record everything that happens, so that `soma-sync trace` can show and replay it. An earlier file is kept as
+    /// FILE.old.
+    #[arg(long, value_name = "FILE")]
+    pub(super) trace: Option<PathBuf>,
+    /// Keep the bytes of blocks and commits in the trace, too.
+    #[arg(long, requires = "trace")]
+    pub(super) trace_full: bool,
+    /// Hold about the last so many bytes of the trace in memory, and write them on a halt, a panic, the end and SIGUSR1.
+    #[arg(long, requires = "trace", value_name = "SIZE", value_parser = crate::units::parse_bytes)]
+    pub(super) trace_last: Option<u32>,
     #[command(flatten)]
     pub(super) settings: Flags,
 }
