@@ -5,8 +5,8 @@
 //! value, whose one encoding is what was read. The others are in modules beside it.
 
 use crate::{
-    fuzz_config, fuzz_identity, fuzz_jobs, fuzz_machine, fuzz_message, fuzz_network, fuzz_store, fuzz_wire,
-    mirror,
+    fuzz_config, fuzz_identity, fuzz_jobs, fuzz_machine, fuzz_message, fuzz_network, fuzz_store, fuzz_trace,
+    fuzz_wire, mirror,
 };
 use bytes::Bytes;
 use soma_sync_core::{
@@ -45,6 +45,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("mini_network", |bytes| drop(fuzz_network::mini_network(bytes))),
     ("peer_key", fuzz_identity::peer_key),
     ("read_chain_file", fuzz_message::read_chain_file),
+    ("read_trace", fuzz_trace::read_trace),
     ("server_requests", |bytes| drop(fuzz_machine::serve::server_requests(bytes))),
     ("store_model", |bytes| _ = fuzz_store::store_model(bytes)),
     ("store_open", |bytes| _ = fuzz_store::store_open(bytes)),
