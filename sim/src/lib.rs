@@ -15,8 +15,11 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
+mod draw;
+pub mod fault;
 pub mod hostile;
 pub mod oracle;
 pub mod small_scope;
 pub mod trace;
+pub mod violation;
 pub mod world;

@@ -10,16 +10,30 @@
 
 mod carry;
 mod chain_store;
+mod charges;
 mod digest;
 mod links;
 mod node;
+mod plight;
 mod streams;
+mod trouble;
+mod verdicts;
 
 pub use chain_store::ChainStore;
 pub use links::Link;
 pub use node::Traffic;
+pub use plight::Step;
+pub use trouble::Trouble;
+pub use verdicts::Verdicts;
 
-use crate::{chain::MadeCommit, oracle::Oracle};
+use crate::{
+    chain::MadeCommit,
+    draw::Draws,
+    fault::{Fault, Hits},
+    oracle::{Oracle, Truth},
+    violation::{Broken, Violation},
+};
+use charges::Charges;
 use digest::History;
 use links::Links;
 use node::Node;
@@ -30,8 +44,9 @@ use soma_sync_core::{
     request::{Request, RequestFailure, ResponsePart},
     types::PeerId,
 };
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
-use streams::{Stream, StreamId};
+use std::{cell::RefCell, collections::BTreeMap, fmt, rc::Rc, sync::Arc, time::Duration};
+use streams::{Stream, StreamId, Unanswered};
+use trouble::Troubles;
 
 /// A node of the world, by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,15 +96,50 @@ pub enum Reply {
 }
 
 enum Occurrence {
-    Event { node: NodeId, life: u32, event: Event },
-    Tick(NodeId),
-    Request { from: NodeId, to: NodeId, id: RequestId, request: Request },
-    Send { stream: StreamId },
-    Part { stream: StreamId, part: ResponsePart },
-    End { stream: StreamId, result: Result<(), RequestFailure> },
-    GiveUp { stream: StreamId },
-    Stored { node: NodeId, life: u32, batch: Arc<Batch> },
+    Event {
+        node: NodeId,
+        life: u32,
+        event: Event,
+    },
+    /// Something that came already comes once more.
+    Again {
+        node: NodeId,
+        life: u32,
+        event: Event,
+        fault: Fault,
+    },
+    /// A node's timer, and when it was to come.
+    Tick(NodeId, Timestamp),
+    Request {
+        stream: StreamId,
+        to: NodeId,
+        request: Request,
+    },
+    Send {
+        stream: StreamId,
+    },
+    Part {
+        stream: StreamId,
+        part: ResponsePart,
+    },
+    End {
+        stream: StreamId,
+        result: Result<(), RequestFailure>,
+    },
+    GiveUp {
+        stream: StreamId,
+    },
+    Stored {
+        node: NodeId,
+        life: u32,
+        batch: Arc<Batch>,
+    },
+    Reopened {
+        node: NodeId,
+        life: u32,
+    },
     Act(usize),
+    Start(NodeId),
 }
 
 /// Nodes, links and a clock.
@@ -99,13 +149,23 @@ pub struct World {
     nodes: Vec<Node>,
     links: Links,
     streams: BTreeMap<StreamId, Stream>,
+    unanswered: Unanswered,
     actors: Vec<Option<Actor>>,
     queue: BTreeMap<(Timestamp, u64), Occurrence>,
     sequence: u64,
     next_inbound: u64,
     next_own: u64,
-    check: bool,
+    /// Invariants are checked after every event of so many; never where it is zero.
+    check_every: u64,
+    handled: u64,
     oracle: Option<Oracle>,
+    charges: Charges,
+    /// The first violation, where they are collected and do not panic.
+    found: Option<Violation>,
+    collects: bool,
+    verdicts: Option<Rc<RefCell<Verdicts>>>,
+    troubles: Troubles,
+    hits: Rc<Hits>,
     history: History,
 }
 
@@ -140,26 +200,86 @@ impl World {
             nodes: Vec::new(),
             links: Links::new(Link::from(pace), seed),
             streams: BTreeMap::new(),
+            unanswered: Unanswered::default(),
             actors: Vec::new(),
             queue: BTreeMap::new(),
             sequence: 0,
             next_inbound: 0,
             next_own: u64::MAX / 2,
-            check: true,
+            check_every: 1,
+            handled: 0,
             oracle: None,
+            charges: Charges::default(),
+            found: None,
+            collects: false,
+            verdicts: None,
+            troubles: Troubles::new(Draws::new(seed)),
+            hits: Rc::default(),
             history: History::default(),
         }
     }
 
     /// Leaves out the check of invariants after every event, which walks the machine's whole state.
-    pub fn without_checks(mut self) -> Self {
-        self.check = false;
+    pub fn without_checks(self) -> Self {
+        self.checked_every(0)
+    }
+
+    /// Checks invariants after one event of so many only; after none where it is zero.
+    pub fn checked_every(mut self, events: u64) -> Self {
+        self.check_every = events;
+        self
+    }
+
+    /// Stops at the first thing that must never happen, where it would panic otherwise. See [`World::violation`].
+    pub fn collecting(mut self) -> Self {
+        self.collects = true;
+        self
+    }
+
+    /// Holds it against a node if it takes for good what is not the chain's, whatever comes of it: committees sign nothing
+    /// else here.
+    pub fn of_sound_committees(mut self) -> Self {
+        self.charges.sound_committees = true;
+        self
+    }
+
+    /// Remembers what jobs over the chain's own bytes find, here and in other worlds of the same chain.
+    pub fn remembering(mut self, verdicts: Rc<RefCell<Verdicts>>) -> Self {
+        self.verdicts = Some(verdicts);
         self
     }
 
     /// Holds everything that honest nodes do from now on against this chain, which is the one that there is.
     pub fn judged_by(&mut self, chain: &[MadeCommit]) {
-        self.oracle = Some(Oracle::new(chain));
+        self.judged_by_truth(Rc::new(Truth::new(chain)));
+    }
+
+    /// The same, with what is known of the chain already.
+    pub fn judged_by_truth(&mut self, truth: Rc<Truth>) {
+        self.oracle = Some(Oracle::new(truth));
+    }
+
+    /// What must never happen, and happened: the first of it.
+    pub const fn violation(&self) -> Option<&Violation> {
+        self.found.as_ref()
+    }
+
+    /// How often each fault took effect.
+    pub const fn hits(&self) -> &Rc<Hits> {
+        &self.hits
+    }
+
+    /// Takes in what was found.
+    fn note(&mut self, judged: Result<(), Broken>) {
+        let Err(Broken { invariant, detail }) = judged else { return };
+        let violation = Violation { invariant, at: self.now, detail };
+        assert!(self.collects, "{violation}");
+        self.found.get_or_insert(violation);
+    }
+
+    /// Says that something must never happen, and did: it counts as found here.
+    pub fn object(&mut self, broken: Broken) {
+        self.note(Err(broken));
     }
 
     /// Adds a node that starts from what `store` holds.
@@ -205,14 +325,24 @@ impl World {
 
     /// Lets nothing that one node sends arrive at another, or everything again. Connections stand; nobody is told.
     pub fn block(&mut self, from: NodeId, to: NodeId, blocked: bool) {
-        self.links.block(from, to, blocked);
+        self.block_as(from, to, blocked.then_some(Fault::OneWayPartition));
+    }
+
+    /// The same, as a fault that is counted at each message.
+    pub fn block_as(&mut self, from: NodeId, to: NodeId, fault: Option<Fault>) {
+        self.links.block(from, to, fault);
+    }
+
+    /// Whether something is blocked between two nodes.
+    pub fn is_blocked(&self, a: NodeId, b: NodeId) -> bool {
+        self.links.blocked(a, b).is_some() || self.links.blocked(b, a).is_some()
     }
 
     /// Cuts a node off from all others, in both directions, or ends that. Connections stand; nobody is told.
     pub fn isolate(&mut self, node: NodeId, isolated: bool) {
         for other in (0..self.nodes.len()).map(NodeId).filter(|other| *other != node) {
-            self.links.block(node, other, isolated);
-            self.links.block(other, node, isolated);
+            self.block(node, other, isolated);
+            self.block(other, node, isolated);
         }
     }
 
@@ -240,8 +370,11 @@ impl World {
         self.nodes[node.0].recorded.as_deref().unwrap_or_default()
     }
 
-    /// Connects two nodes.
+    /// Connects two nodes, if both are up.
     pub fn connect(&mut self, a: NodeId, b: NodeId) {
+        if self.is_down(a) || self.is_down(b) {
+            return;
+        }
         for (this, other) in [(a, b), (b, a)] {
             if self.nodes[this.0].links.insert(other) {
                 let peer = self.nodes[other.0].peer;
@@ -254,7 +387,7 @@ impl World {
     pub fn disconnect(&mut self, a: NodeId, b: NodeId) {
         for (this, other) in [(a, b), (b, a)] {
             if self.nodes[this.0].links.remove(&other) {
-                self.nodes[this.0].asked.retain(|_, asked| asked.to != other);
+                self.nodes[this.0].forget_asked(other);
                 let peer = self.nodes[other.0].peer;
                 self.schedule_event(Duration::ZERO, this, Event::PeerDisconnected { peer });
             }
@@ -265,28 +398,15 @@ impl World {
     /// Crashes a node and starts it again from what its storage holds: everything that it was told is durable, and of
     /// the batches under way the first `kept`. Its connections are gone.
     pub fn restart(&mut self, node: NodeId, kept: usize) {
-        let others: Vec<_> = self.nodes[node.0].links.iter().copied().collect();
-        for other in others {
-            self.disconnect(node, other);
-        }
-        self.forget_requests_of(node);
-        let under_way: Vec<_> = self.nodes[node.0].storing.iter().take(kept).cloned().collect();
-        for batch in under_way {
-            self.apply(node, &batch);
-        }
-        let now = self.now;
-        self.nodes[node.0].restart(now);
-        if let Some(oracle) = &mut self.oracle {
-            oracle.restarted(node.0, self.nodes[node.0].store.tip().index);
-        }
-        self.schedule_event(Duration::ZERO, node, Event::Tick);
+        self.crash(node, kept);
+        self.start(node);
     }
 
     /// Makes a node's storage refuse batches, or take them again from now on.
     pub fn fail_store(&mut self, node: NodeId, fails: bool) {
-        let reopened = self.nodes[node.0].store_fails && !fails;
-        self.nodes[node.0].store_fails = fails;
-        if reopened {
+        if fails {
+            self.nodes[node.0].store_fails = true;
+        } else if self.nodes[node.0].store_fails {
             self.reopen_store(node);
         }
     }
@@ -352,7 +472,10 @@ impl World {
                 Some(event.clone())
             }
             Occurrence::Event { .. }
-            | Occurrence::Tick(_)
+            | Occurrence::Again { .. }
+            | Occurrence::Start(_)
+            | Occurrence::Reopened { .. }
+            | Occurrence::Tick(..)
             | Occurrence::Request { .. }
             | Occurrence::Send { .. }
             | Occurrence::Part { .. }
@@ -376,10 +499,13 @@ impl World {
     ///
     /// # Panics
     ///
-    /// When a machine breaks an invariant, or the oracle finds something wrong.
+    /// When a machine breaks an invariant, or the oracle finds something wrong; unless that is collected, and ends it.
     pub fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
         let end = self.now.saturating_add(limit);
         loop {
+            if self.found.is_some() {
+                return false;
+            }
             if done(self) {
                 return true;
             }
@@ -395,16 +521,30 @@ impl World {
 
     /// Takes the earliest occurrence.
     fn step(&mut self) {
-        let Some(((at, _), occurrence)) = self.queue.pop_first() else { return };
+        let Some(((at, sequence), occurrence)) = self.queue.pop_first() else { return };
         self.now = self.now.max(at);
+        if let Some(node) = occurrence.whom(&self.streams) {
+            let paused = self.nodes[node.0].plight.paused;
+            if paused > self.now {
+                self.hits.count(Fault::Pause);
+                // The order in which they came about is kept.
+                self.queue.insert((paused, sequence), occurrence);
+                return;
+            }
+        }
         match occurrence {
             Occurrence::Event { node, life, event } if self.nodes[node.0].life == life => {
+                self.perhaps_again(node, &event);
                 self.handle(node, event);
             }
             Occurrence::Event { .. } => {}
-            Occurrence::Tick(node) if self.nodes[node.0].timer == Some(at) => self.handle(node, Event::Tick),
-            Occurrence::Tick(_) => {}
-            Occurrence::Request { from, to, id, request } => self.deliver_request(from, to, id, request),
+            Occurrence::Again { node, life, event, fault } => self.comes_again(node, life, event, fault),
+            Occurrence::Tick(node, due) if self.nodes[node.0].timer == Some(due) => {
+                self.nodes[node.0].timer = None;
+                self.handle(node, Event::Tick);
+            }
+            Occurrence::Tick(..) => {}
+            Occurrence::Request { stream, to, request } => self.deliver_request(stream, to, request),
             Occurrence::Send { stream } => self.send_part(stream),
             Occurrence::Part { stream, part } => self.part_arrives(stream, part),
             Occurrence::End { stream, result } => self.end_arrives(stream, result),
@@ -413,7 +553,12 @@ impl World {
                 self.stored(node, batch);
             }
             Occurrence::Stored { .. } => {}
+            Occurrence::Reopened { node, life } if self.nodes[node.0].life == life => {
+                self.store_reopened(node);
+            }
+            Occurrence::Reopened { .. } => {}
             Occurrence::Act(which) => self.take_turn(which),
+            Occurrence::Start(node) => self.start(node),
         }
     }
 
@@ -437,5 +582,22 @@ impl World {
     fn schedule_event(&mut self, after: Duration, node: NodeId, event: Event) {
         let life = self.nodes[node.0].life;
         self.schedule(after, Occurrence::Event { node, life, event });
+    }
+}
+
+impl Occurrence {
+    /// Whom it waits for, if that one is paused.
+    fn whom(&self, streams: &BTreeMap<StreamId, Stream>) -> Option<NodeId> {
+        match self {
+            Self::Event { node, .. }
+            | Self::Again { node, .. }
+            | Self::Tick(node, _)
+            | Self::Stored { node, .. }
+            | Self::Reopened { node, .. } => Some(*node),
+            Self::Request { to, .. } => Some(*to),
+            Self::Part { stream, .. } | Self::End { stream, .. } => Some(stream.0),
+            Self::Send { stream } => streams.get(stream).map(Stream::server),
+            Self::GiveUp { .. } | Self::Act(_) | Self::Start(_) => None,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Links: how long what one node sends to another takes, and what of it is lost.
 
 use super::{NodeId, Pace};
-use blake2::{Blake2b256, Digest};
+use crate::{draw::Draws, fault::Fault};
 use soma_sync_core::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,36 +28,34 @@ impl From<Pace> for Link {
     }
 }
 
-/// What is drawn.
-#[derive(Clone, Copy, Debug)]
-enum Site {
-    Jitter,
-    Loss,
-    LostAfter,
-}
-
 /// All links that are not as the world's pace says, and how far each pipe is taken.
 #[derive(Debug)]
 pub(super) struct Links {
     usual: Link,
-    seed: u64,
+    draws: Draws,
     links: BTreeMap<(NodeId, NodeId), Link>,
-    /// Directions in which nothing arrives.
-    blocked: BTreeSet<(NodeId, NodeId)>,
+    /// Directions in which nothing arrives, and by which fault.
+    blocked: BTreeMap<(NodeId, NodeId), Fault>,
     /// Until when a direction is busy with what was sent before.
     busy: BTreeMap<(NodeId, NodeId), Timestamp>,
-    /// Draws made for a direction.
-    drawn: BTreeMap<(NodeId, NodeId), u64>,
+    /// Nodes whose streams are all lost.
+    lossy: BTreeSet<NodeId>,
+    /// Until when what a node sends is held up.
+    clogged: BTreeMap<NodeId, Timestamp>,
+    /// Draws made for a direction, by what for.
+    drawn: BTreeMap<(&'static str, NodeId, NodeId), u64>,
 }
 
 impl Links {
     pub(super) fn new(usual: Link, seed: u64) -> Self {
         Self {
             usual,
-            seed,
+            draws: Draws::new(seed),
             links: BTreeMap::new(),
-            blocked: BTreeSet::new(),
+            blocked: BTreeMap::new(),
             busy: BTreeMap::new(),
+            lossy: BTreeSet::new(),
+            clogged: BTreeMap::new(),
             drawn: BTreeMap::new(),
         }
     }
@@ -70,49 +68,68 @@ impl Links {
         self.links.get(&(from, to)).copied().unwrap_or(self.usual)
     }
 
-    pub(super) fn block(&mut self, from: NodeId, to: NodeId, blocked: bool) {
-        if blocked {
-            self.blocked.insert((from, to));
+    pub(super) fn block(&mut self, from: NodeId, to: NodeId, fault: Option<Fault>) {
+        match fault {
+            Some(fault) => self.blocked.insert((from, to), fault),
+            None => self.blocked.remove(&(from, to)),
+        };
+    }
+
+    /// By which fault nothing arrives in this direction, if so.
+    pub(super) fn blocked(&self, from: NodeId, to: NodeId) -> Option<Fault> {
+        self.blocked.get(&(from, to)).copied()
+    }
+
+    /// Has all streams of a node lost, or ends that.
+    pub(super) fn set_lossy(&mut self, node: NodeId, lossy: bool) {
+        if lossy {
+            self.lossy.insert(node);
         } else {
-            self.blocked.remove(&(from, to));
+            self.lossy.remove(&node);
         }
     }
 
-    pub(super) fn is_blocked(&self, from: NodeId, to: NodeId) -> bool {
-        self.blocked.contains(&(from, to))
+    /// Whether streams between these are lost whatever the links are like.
+    pub(super) fn is_lossy(&self, a: NodeId, b: NodeId) -> bool {
+        self.lossy.contains(&a) || self.lossy.contains(&b)
     }
 
-    /// A number drawn from the seed, what it is for, the direction, and how many were drawn for it before.
-    fn draw(&mut self, site: Site, from: NodeId, to: NodeId) -> u64 {
-        let count = self.drawn.entry((from, to)).or_default();
+    /// Holds up what a node sends until then.
+    pub(super) fn clog(&mut self, node: NodeId, until: Timestamp) {
+        self.clogged.insert(node, until);
+    }
+
+    /// Until when what a node sends is held up, if it is.
+    pub(super) fn clogged_until(&self, node: NodeId, now: Timestamp) -> Option<Timestamp> {
+        self.clogged.get(&node).copied().filter(|until| *until > now)
+    }
+
+    /// A number drawn for a direction, by what for and how many were drawn for it before.
+    fn draw(&mut self, site: &'static str, from: NodeId, to: NodeId) -> u64 {
+        let count = self.drawn.entry((site, from, to)).or_default();
         *count += 1;
-        let mut hasher = Blake2b256::new_with_prefix(b"soma-sync links 1");
-        for word in [self.seed, site as u64, from.0 as u64, to.0 as u64, *count] {
-            hasher.update(word.to_le_bytes());
-        }
-        let hash: [u8; 32] = hasher.finalize().into();
-        let mut word = [0; 8];
-        word.copy_from_slice(&hash[..8]);
-        u64::from_le_bytes(word)
+        self.draws.draw(site, [from.0 as u64, to.0 as u64], *count)
     }
 
     /// How long a message that is sent now is on its way, its bytes aside.
-    pub(super) fn delay(&mut self, from: NodeId, to: NodeId) -> Duration {
+    pub(super) fn delay(&mut self, now: Timestamp, from: NodeId, to: NodeId) -> Duration {
         let Link { latency, jitter, .. } = self.get(from, to);
+        let held = self.clogged_until(from, now).map_or(Duration::ZERO, |until| until.saturating_since(now));
         if jitter.is_zero() {
-            return latency;
+            return latency + held;
         }
         let most = jitter.as_micros() as u64 + 1;
-        latency + Duration::from_micros(self.draw(Site::Jitter, from, to) % most)
+        latency + held + Duration::from_micros(self.draw("jitter", from, to) % most)
     }
 
     /// Whether a stream is lost in this direction, and if so after how many of its `messages`.
     pub(super) fn loss(&mut self, from: NodeId, to: NodeId, messages: usize) -> Option<usize> {
         let loss = u64::from(self.get(from, to).loss_per_million);
-        if loss == 0 || self.draw(Site::Loss, from, to) % 1_000_000 >= loss {
+        let lost = loss > 0 && self.draw("loss", from, to) % 1_000_000 < loss;
+        if !lost && !self.is_lossy(from, to) {
             return None;
         }
-        Some((self.draw(Site::LostAfter, from, to) % (messages as u64 + 1)) as usize)
+        Some((self.draw("lost after", from, to) % (messages as u64 + 1)) as usize)
     }
 
     /// Puts bytes into the pipe; when the last of them is in it.

@@ -1,8 +1,9 @@
 //! One node of the world, and what is counted of it.
 
-use super::{ChainStore, NodeId, Tamper};
+use super::{ChainStore, NodeId, Tamper, charges::Sort, plight::Plight, streams::StreamId};
+use crate::violation::{Broken, Invariant, hold};
 use soma_sync_core::{
-    Config, Event, SyncMachine, Timestamp,
+    Command, Config, Event, SyncMachine, Timestamp,
     command::{Batch, Notice, Offence},
     event::{InboundId, RequestId},
     request::Request,
@@ -55,10 +56,49 @@ pub(super) enum Kind {
 pub(super) struct Asked {
     pub(super) to: NodeId,
     pub(super) kind: Kind,
+    /// What answers it.
+    pub(super) sort: Sort,
 }
 
 /// Ticks that may lead to nothing within a second, in a row.
 const MOST_IDLE_TICKS: u32 = 1_000;
+/// Events that one node may handle at one instant: those of a thousand requests that all end at once, and some.
+const MOST_AT_ONCE: u32 = 20_000;
+/// Requests that a node may send in a second while nothing comes from anybody.
+const MOST_IN_VAIN: u32 = 5_000;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What matters of an event for whether there is progress.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// It said no more than that time has passed.
+    pub(super) is_tick: bool,
+    /// Something came: from a peer, from storage or from our own consensus.
+    pub(super) is_news: bool,
+}
+
+impl Seen {
+    pub(super) fn of(event: &Event) -> Self {
+        let is_news = match event {
+            Event::Tick | Event::RequestFinished { result: Err(_), .. } | Event::Verified { .. } => false,
+            Event::CommitObserved { .. }
+            | Event::VotesObserved { .. }
+            | Event::CommitteeKnown { .. }
+            | Event::PeerConnected { .. }
+            | Event::PeerDisconnected { .. }
+            | Event::RequestReceived { .. }
+            | Event::ResponsePart { .. }
+            | Event::RequestFinished { result: Ok(()), .. }
+            | Event::Stored { .. }
+            | Event::StoreFailed { .. }
+            | Event::StoreReopened { .. }
+            | Event::Pruned { .. }
+            | Event::Broadcasted { .. }
+            | Event::Served { .. } => true,
+        };
+        Self { is_tick: matches!(event, Event::Tick), is_news }
+    }
+}
 
 /// A node.
 pub(super) struct Node {
@@ -76,6 +116,8 @@ pub(super) struct Node {
     /// When the machine's timer is due, so that a tick that was overtaken does nothing.
     pub(super) timer: Option<Timestamp>,
     pub(super) job: Duration,
+    /// Jobs that its workers have.
+    pub(super) jobs: u32,
     pub(super) store_time: Duration,
     /// Batches that the store is busy with, and until when.
     pub(super) storing: VecDeque<Arc<Batch>>,
@@ -83,7 +125,7 @@ pub(super) struct Node {
     pub(super) store_fails: bool,
     pub(super) notices: Vec<Notice>,
     pub(super) disconnected: Vec<(PeerId, Offence)>,
-    pub(super) inbound: BTreeMap<InboundId, (NodeId, RequestId, Request)>,
+    pub(super) inbound: BTreeMap<InboundId, (StreamId, Request)>,
     pub(super) asked: BTreeMap<RequestId, Asked>,
     /// Ids of requests that its machine has sent in this life.
     pub(super) issued: Vec<RequestId>,
@@ -93,6 +135,11 @@ pub(super) struct Node {
     pub(super) idle_ticks: (u32, Timestamp),
     pub(super) most_commands: usize,
     pub(super) recorded: Option<Vec<(Timestamp, Event)>>,
+    pub(super) plight: Plight,
+    /// Events at one instant, and that instant.
+    at_once: (u32, Timestamp),
+    /// Requests since anything came from anybody, and when the first of them was.
+    in_vain: (u32, Timestamp),
 }
 
 impl Node {
@@ -117,6 +164,7 @@ impl Node {
             life: 0,
             timer: None,
             job: pace.job,
+            jobs: 0,
             store_time: pace.store,
             storing: VecDeque::new(),
             store_busy: Timestamp::ZERO,
@@ -131,6 +179,9 @@ impl Node {
             idle_ticks: (0, Timestamp::ZERO),
             most_commands: 0,
             recorded: None,
+            plight: Plight::default(),
+            at_once: (0, Timestamp::ZERO),
+            in_vain: (0, Timestamp::ZERO),
         }
     }
 
@@ -141,10 +192,11 @@ impl Node {
     }
 
     /// Loses everything but what is stored, and begins again from that.
-    pub(super) fn restart(&mut self, now: Timestamp) {
+    pub(super) fn restart(&mut self, now: Timestamp, local: Timestamp) {
         self.life += 1;
-        self.machine = Self::machine(self.peer, &self.config, &self.store, now, self.life);
+        self.machine = Self::machine(self.peer, &self.config, &self.store, local, self.life);
         self.timer = None;
+        self.jobs = 0;
         self.storing.clear();
         self.store_busy = now;
         self.inbound.clear();
@@ -153,16 +205,39 @@ impl Node {
         self.links.clear();
     }
 
+    /// Forgets what it asked of another.
+    pub(super) fn forget_asked(&mut self, other: NodeId) {
+        self.asked.retain(|_, asked| asked.to != other);
+    }
+
     /// Notes what came of an event.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// When the machine has itself woken over and over for nothing.
-    pub(super) fn note_progress(&mut self, now: Timestamp, is_tick: bool, commands: usize) {
+    /// When the machine has itself woken over and over for nothing, or asks over and over and nothing comes of it, or
+    /// has no end of things to do at one instant.
+    pub(super) fn note_progress(
+        &mut self,
+        now: Timestamp,
+        event: &Seen,
+        commands: &[Command],
+    ) -> Result<(), Broken> {
         let (count, since) = self.idle_ticks;
-        let goes_on = is_tick && commands == 0 && now.saturating_since(since) < Duration::from_secs(1);
+        let goes_on = event.is_tick && commands.is_empty() && now.saturating_since(since) < SECOND;
         self.idle_ticks = if goes_on { (count + 1, since) } else { (0, now) };
-        assert!(self.idle_ticks.0 < MOST_IDLE_TICKS, "{:?} spins: {count} ticks for nothing", self.peer);
+        let (count, at) = self.at_once;
+        self.at_once = if at == now { (count + 1, at) } else { (1, now) };
+        let (asked, since) = self.in_vain;
+        let asks = commands.iter().filter(|command| matches!(command, Command::SendRequest { .. })).count();
+        let asks = u32::try_from(asks).unwrap_or(u32::MAX);
+        let fresh = event.is_news || now.saturating_since(since) >= SECOND;
+        self.in_vain = if fresh { (asks, now) } else { (asked.saturating_add(asks), since) };
+        let spins = |what: &str, count: u32, most: u32| {
+            hold(count < most, Invariant::Spinning, || format!("{:?} spins: {count} {what}", self.peer))
+        };
+        spins("ticks for nothing", self.idle_ticks.0, MOST_IDLE_TICKS)?;
+        spins("events at one instant", self.at_once.0, MOST_AT_ONCE)?;
+        spins("requests in a second, and nothing came", self.in_vain.0, MOST_IN_VAIN)
     }
 
     /// Requests for commits and blocks in flight to one node, to all, and those that wait for what is to come.

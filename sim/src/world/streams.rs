@@ -1,18 +1,25 @@
 //! Answers on their way: a stream for each request, its messages sent one after the other as the link takes them.
 
 use super::{NodeId, Occurrence, Reply, World};
+use crate::fault::Fault;
 use soma_sync_core::{
     Event, Timestamp,
     event::{InboundId, RequestId},
     request::{RefuseReason, Request, RequestFailure, ResponsePart},
 };
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
-/// A stream by who asked, and that node's id for its request.
-pub(super) type StreamId = (NodeId, RequestId);
+/// A stream by who asked, in which of its lives, and that node's id for its request.
+pub(super) type StreamId = (NodeId, u32, RequestId);
 
 /// How an answer ends; never where this is none.
 type End = Option<Result<(), RequestFailure>>;
+
+/// Requests that have arrived and have not been answered: at whom, and that node's id for it.
+pub(super) type Unanswered = BTreeMap<StreamId, (NodeId, InboundId)>;
 
 /// What is left to send of an answer.
 pub(super) struct Stream {
@@ -27,30 +34,66 @@ pub(super) struct Stream {
     sent: u64,
 }
 
+impl Stream {
+    /// Who sends it.
+    pub(super) const fn server(&self) -> NodeId {
+        self.server
+    }
+}
+
 impl World {
     /// Sends a request on its way.
     pub(super) fn send_request(&mut self, from: NodeId, to: NodeId, id: RequestId, request: Request) {
         if !self.nodes[from.0].links.contains(&to) {
             return self.finish(Duration::ZERO, from, id, Err(RequestFailure::Disconnected));
         }
-        let delay = self.links.delay(from, to);
-        if self.links.is_blocked(from, to) {
+        let delay = self.delay(from, to);
+        if self.stops(from, to) || self.vanishes(from, to) {
             return;
         }
-        if self.links.loss(from, to, 0).is_some() {
+        if self.is_lost(from, to, 0).is_some() {
             return self.finish(delay * 2, from, id, Err(RequestFailure::Reset));
         }
-        self.schedule(delay, Occurrence::Request { from, to, id, request });
+        self.perhaps_asks_again(from, to, delay, &request);
+        let delay = delay + self.held_up(from, to);
+        let stream = (from, self.nodes[from.0].life, id);
+        self.schedule(delay, Occurrence::Request { stream, to, request });
     }
 
-    pub(super) fn deliver_request(&mut self, from: NodeId, to: NodeId, id: RequestId, request: Request) {
+    /// How long a message that is sent now is on its way.
+    fn delay(&mut self, from: NodeId, to: NodeId) -> Duration {
+        if self.links.clogged_until(from, self.now).is_some() {
+            self.hits.count(Fault::Clog);
+        }
+        self.links.delay(self.now, from, to)
+    }
+
+    /// Whether nothing arrives in this direction; counts it.
+    fn stops(&self, from: NodeId, to: NodeId) -> bool {
+        let fault = self.links.blocked(from, to);
+        fault.into_iter().for_each(|fault| self.hits.count(fault));
+        fault.is_some()
+    }
+
+    /// Whether a stream is lost, and if so after how many of its messages.
+    fn is_lost(&mut self, from: NodeId, to: NodeId, messages: usize) -> Option<usize> {
+        let after = self.links.loss(from, to, messages)?;
+        if self.links.is_lossy(from, to) {
+            self.hits.count(Fault::BurstLoss);
+        }
+        Some(after)
+    }
+
+    pub(super) fn deliver_request(&mut self, stream: StreamId, to: NodeId, request: Request) {
+        let from = stream.0;
         if !self.nodes[to.0].links.contains(&from) {
             return;
         }
         let inbound = InboundId::new(self.next_inbound);
         self.next_inbound += 1;
         let peer = self.nodes[from.0].peer;
-        self.nodes[to.0].inbound.insert(inbound, (from, id, request.clone()));
+        self.nodes[to.0].inbound.insert(inbound, (stream, request.clone()));
+        self.unanswered.insert(stream, (to, inbound));
         self.handle(to, Event::RequestReceived { id: inbound, peer, request: Ok(request) });
     }
 
@@ -64,13 +107,10 @@ impl World {
         until: Option<Timestamp>,
     ) {
         let node = &mut self.nodes[server.0];
-        let Some((client, id, request)) = node.inbound.remove(&inbound) else {
-            // Whoever asked is gone: the slot that is kept for it is free again.
-            if until.is_some() {
-                self.schedule_event(Duration::ZERO, server, Event::Served { id: inbound, bytes: 0 });
-            }
-            return;
-        };
+        let Some((id, request)) = node.inbound.remove(&inbound) else { return };
+        let client = id.0;
+        self.unanswered.remove(&id);
+        let node = &mut self.nodes[server.0];
         let reply = match answer {
             Ok(parts) => Reply::Parts(parts),
             Err(reason) => {
@@ -83,18 +123,22 @@ impl World {
             None => reply,
         };
         let (mut parts, mut end) = reply.into_parts();
-        if let Some(after) = self.links.loss(server, client, parts.len()) {
+        if let Some(after) = self.is_lost(server, client, parts.len()) {
             parts.truncate(after);
             end = Some(Err(RequestFailure::Reset));
+        }
+        if let Some((after, fault)) = self.breaks_off(server, client, parts.len()) {
+            parts.truncate(after);
+            end = (fault == Fault::Reset).then_some(Err(RequestFailure::Reset));
         }
         let first = parts.front().map_or(Duration::ZERO, |(pause, _)| *pause);
         let inbound = until.is_some().then_some(inbound);
         let stream = Stream { server, inbound, parts, end, arrival: self.now, sent: 0 };
-        self.streams.insert((client, id), stream);
+        self.streams.insert(id, stream);
         if let Some(until) = until {
-            self.schedule_at(until, Occurrence::GiveUp { stream: (client, id) });
+            self.schedule_at(until, Occurrence::GiveUp { stream: id });
         }
-        self.schedule(first, Occurrence::Send { stream: (client, id) });
+        self.schedule(first, Occurrence::Send { stream: id });
     }
 
     /// Sends the next message of an answer, or ends it.
@@ -103,21 +147,19 @@ impl World {
         if !self.nodes[client.0].reads {
             return;
         }
+        let Some(server) = self.streams.get(&id).map(Stream::server) else { return };
+        let delay = self.delay(server, client);
+        if self.stops(server, client) {
+            return self.served(id);
+        }
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let server = stream.server;
-        let delay = self.links.delay(server, client);
         let Some((_, part)) = stream.parts.pop_front() else {
             let arrival = self.now.saturating_add(delay).max(stream.arrival);
-            if let Some(result) = stream.end
-                && !self.links.is_blocked(server, client)
-            {
+            if let Some(result) = stream.end {
                 self.schedule_at(arrival, Occurrence::End { stream: id, result });
             }
             return self.served(id);
         };
-        if self.links.is_blocked(server, client) {
-            return self.served(id);
-        }
         let bytes = bytes_of(&part);
         let out = self.links.transmit(self.now, server, client, bytes.max(64));
         stream.arrival = out.saturating_add(delay).max(stream.arrival);
@@ -128,26 +170,35 @@ impl World {
         self.schedule_at(out.saturating_add(pause), Occurrence::Send { stream: id });
     }
 
-    pub(super) fn part_arrives(&mut self, (client, id): StreamId, part: ResponsePart) {
+    pub(super) fn part_arrives(&mut self, (client, life, id): StreamId, part: ResponsePart) {
         let node = &mut self.nodes[client.0];
         let bytes = bytes_of(&part);
         node.traffic.fetched_bytes += bytes;
-        if node.asked.contains_key(&id) {
-            self.handle(client, Event::ResponsePart { id, part });
+        if node.life == life && node.asked.contains_key(&id) {
+            let wrong = self.inspect(client, id, &part);
+            let event = Event::ResponsePart { id, part };
+            self.perhaps_again(client, &event);
+            self.handle(client, event);
+            if let Some(senders) = wrong {
+                self.must_charge(client, &senders);
+            }
         } else {
             node.traffic.late_bytes += bytes;
         }
     }
 
-    pub(super) fn end_arrives(&mut self, (client, id): StreamId, result: Result<(), RequestFailure>) {
-        if self.nodes[client.0].asked.remove(&id).is_some() {
-            self.handle(client, Event::RequestFinished { id, result });
+    pub(super) fn end_arrives(&mut self, (client, life, id): StreamId, result: Result<(), RequestFailure>) {
+        if self.nodes[client.0].life == life && self.nodes[client.0].asked.remove(&id).is_some() {
+            let event = Event::RequestFinished { id, result };
+            self.perhaps_again(client, &event);
+            self.handle(client, event);
         }
     }
 
     /// Ends a request after a while, without anything having travelled.
     fn finish(&mut self, after: Duration, node: NodeId, id: RequestId, result: Result<(), RequestFailure>) {
-        self.schedule(after, Occurrence::End { stream: (node, id), result });
+        let stream = (node, self.nodes[node.0].life, id);
+        self.schedule(after, Occurrence::End { stream, result });
     }
 
     /// The one who asked has given up: what has not been sent will not be.
@@ -155,25 +206,24 @@ impl World {
         let node = &mut self.nodes[client.0];
         if let Some(asked) = node.asked.remove(&id) {
             node.traffic.cancelled += 1;
-            let delay = self.links.delay(client, asked.to);
-            self.schedule(delay, Occurrence::GiveUp { stream: (client, id) });
+            let delay = self.delay(client, asked.to);
+            let stream = (client, self.nodes[client.0].life, id);
+            self.schedule(delay, Occurrence::GiveUp { stream });
         }
     }
 
     /// A stream is reset, whoever gave it up. A request that has not been answered yet is withdrawn.
     pub(super) fn give_up(&mut self, id: StreamId) {
-        let unanswered = self.nodes().find_map(|server| {
-            let mut inbound = self.nodes[server.0].inbound.iter();
-            let (inbound, _) = inbound.find(|(_, (client, request, _))| (*client, *request) == id)?;
-            Some((server, *inbound))
-        });
-        if let Some((server, inbound)) = unanswered {
-            self.nodes[server.0].inbound.remove(&inbound);
+        if let Some((server, inbound)) = self.unanswered.remove(&id)
+            && self.nodes[server.0].inbound.remove(&inbound).is_some()
+        {
             self.schedule_event(Duration::ZERO, server, Event::Served { id: inbound, bytes: 0 });
         }
         if let Some(stream) = self.streams.get(&id) {
-            let delay = self.links.delay(stream.server, id.0);
-            self.finish(delay, id.0, id.1, Err(RequestFailure::Reset));
+            let server = stream.server;
+            let delay = self.delay(server, id.0);
+            let reset = Occurrence::End { stream: id, result: Err(RequestFailure::Reset) };
+            self.schedule(delay, reset);
             self.served(id);
         }
     }
@@ -195,25 +245,6 @@ impl World {
         let ids: Vec<_> = self.streams.iter().filter_map(between).collect();
         for id in ids {
             self.served(id);
-        }
-    }
-
-    /// Loses all that was on its way of a node's requests, and of others' to it: in its next life it gives the same ids
-    /// to other requests.
-    pub(super) fn forget_requests_of(&mut self, node: NodeId) {
-        self.queue.retain(|_, occurrence| match occurrence {
-            Occurrence::Request { from, to, .. } => *from != node && *to != node,
-            Occurrence::Send { stream }
-            | Occurrence::Part { stream, .. }
-            | Occurrence::End { stream, .. }
-            | Occurrence::GiveUp { stream } => stream.0 != node,
-            Occurrence::Event { .. }
-            | Occurrence::Tick(_)
-            | Occurrence::Stored { .. }
-            | Occurrence::Act(_) => true,
-        });
-        for server in &mut self.nodes {
-            server.inbound.retain(|_, (client, ..)| *client != node);
         }
     }
 }
