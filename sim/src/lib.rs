@@ -20,6 +20,7 @@ pub mod fault;
 pub mod hostile;
 pub mod oracle;
 pub mod small_scope;
+pub mod swarm;
 pub mod trace;
 pub mod violation;
 pub mod world;
