@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use crate::{chain::ChainCommand, demo, node, trace::TraceCommand};
+use crate::{chain::ChainCommand, demo, node, sim, trace::TraceCommand};
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::fmt::Display;
 
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     /// Look at what a node has recorded, and replay it.
     #[command(subcommand)]
     Trace(TraceCommand),
+    /// Run whole networks in virtual time, each drawn from a seed with what goes wrong in it.
+    Sim(sim::Arguments),
 }
 
 impl Cli {

@@ -10,6 +10,7 @@ mod interrupt;
 mod node;
 mod output;
 mod shape;
+mod sim;
 mod trace;
 mod units;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => arguments.run(),
         Command::Chain(command) => command.run().map(|()| ExitCode::SUCCESS),
         Command::Node(arguments) => arguments.run(),
+        Command::Sim(arguments) => arguments.run(),
         Command::Trace(command) => command.run(),
     };
     match done {
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
 fn log_to_stderr(command: &Command) {
     let level = match command {
         Command::Demo(_) => LevelFilter::ERROR,
-        Command::Chain(_) | Command::Node(_) | Command::Trace(_) => LevelFilter::WARN,
+        Command::Chain(_) | Command::Node(_) | Command::Sim(_) | Command::Trace(_) => LevelFilter::WARN,
     };
     let wanted = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
     let colours =
