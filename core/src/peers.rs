@@ -31,7 +31,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// in the meantime is asked of another one.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 const PAUSE_MAX_UNPROVEN: Duration = Duration::from_secs(1);
-/// Longest wait for the first part of an answer, before patience.
+/// Longest wait for the first part of an answer, and longest pause in one, however patient we are.
 const FIRST_BYTE_MAX: Duration = Duration::from_secs(20);
 /// What an answer must bring to be making progress.
 const PROGRESS_BYTES_PER_SECOND: u64 = 64 * 1024;
@@ -81,6 +81,8 @@ pub(crate) struct Peer {
     pub(crate) limit: u32,
     /// Smoothed time from a request for data to the first part of its answer.
     pub(crate) latency_us: Option<u64>,
+    /// The same of answers that came: what a time-out costs makes no deadline longer.
+    round_trip_us: Option<u64>,
     /// Whether another peer had to be asked for what it had been asked for, and nothing has come from it since.
     overtaken: bool,
     /// When that was last so.
@@ -168,6 +170,7 @@ impl Peer {
             in_flight: 0,
             limit,
             latency_us: None,
+            round_trip_us: None,
             overtaken: false,
             overtaken_at: None,
             delivery: DELIVERY_WHOLE,
@@ -247,6 +250,11 @@ impl Peer {
         self.latency_us.unwrap_or(micros(PRIOR_LATENCY)).max(1)
     }
 
+    /// Time to the first part of an answer that comes, in microseconds, as far as it is known.
+    pub(crate) fn round_trip_us(&self) -> u64 {
+        self.round_trip_us.unwrap_or(micros(PRIOR_LATENCY)).max(1)
+    }
+
     /// Whether it has ever delivered what it was asked for.
     pub(crate) fn is_proven(&self) -> bool {
         self.delivered > CommitIndex::GENESIS || self.served_bytes > 0
@@ -292,8 +300,9 @@ impl Peer {
 
     /// How long the first part of an answer may take.
     pub(crate) fn first_byte_deadline(&self) -> Duration {
-        let expected = Duration::from_micros(self.latency_us().saturating_mul(4));
-        expected.clamp(self.pause_max(), FIRST_BYTE_MAX).saturating_mul(self.patience_factor())
+        let expected = Duration::from_micros(self.round_trip_us().saturating_mul(4));
+        let patient = expected.max(self.pause_max()).saturating_mul(self.patience_factor());
+        patient.min(FIRST_BYTE_MAX)
     }
 
     /// How long after its first part an answer may go on of which `received` bytes have come: as long as those take at
@@ -301,7 +310,8 @@ impl Peer {
     pub(crate) fn progress_deadline(&self, received: u64) -> Duration {
         let at_slowest =
             Duration::from_micros(received.saturating_mul(1_000_000) / PROGRESS_BYTES_PER_SECOND);
-        at_slowest.saturating_add(self.pause_max()).saturating_mul(self.patience_factor())
+        let pause = self.pause_max().saturating_mul(self.patience_factor()).min(FIRST_BYTE_MAX);
+        at_slowest.saturating_mul(self.patience_factor()).saturating_add(pause)
     }
 
     /// How long nothing may come of a request: who has delivered before may be busy.
@@ -318,14 +328,18 @@ impl Peer {
     pub(crate) fn timed_out(&mut self, timeout: Duration) {
         self.timeouts = self.timeouts.saturating_add(1);
         self.patience = self.patience.saturating_add(1).min(PATIENCE_MAX);
-        self.answered(timeout);
+        self.took(timeout);
     }
 
     /// The first part of an answer came `after` the request.
     pub(crate) fn answered(&mut self, after: Duration) {
-        let sample = micros(after);
-        let smoothed = self.latency_us.map_or(sample, |old| old.saturating_mul(7).saturating_add(sample) / 8);
-        self.latency_us = Some(smoothed.max(1));
+        self.round_trip_us = Some(smoothed(self.round_trip_us, after));
+        self.took(after);
+    }
+
+    /// It counts as having taken so long.
+    pub(crate) fn took(&mut self, time: Duration) {
+        self.latency_us = Some(smoothed(self.latency_us, time));
     }
 
     /// It delivered what it was asked for.
@@ -466,6 +480,12 @@ impl Peer {
         let avoided = avoided.filter(|at| *at > now && !has(Bug::AvoidedWithoutTimer));
         rest.into_iter().chain(follow).chain(avoided).chain(poll).min()
     }
+}
+
+/// An average over the last times, in microseconds: an eighth is the newest.
+fn smoothed(before: Option<u64>, sample: Duration) -> u64 {
+    let sample = micros(sample);
+    before.map_or(sample, |before| before.saturating_mul(7).saturating_add(sample) / 8).max(1)
 }
 
 impl PeerBook {

@@ -167,7 +167,7 @@ impl SyncMachine {
     fn patience_with(&self, in_flight: &InFlight) -> Duration {
         let doubled = STALL.saturating_mul(1u32.checked_shl(self.head.doublings).unwrap_or(u32::MAX));
         let Some(known) = self.peers.get(&in_flight.peer) else { return doubled };
-        let grace = Duration::from_micros(known.latency_us().saturating_mul(2)).saturating_add(GRACE);
+        let grace = Duration::from_micros(known.round_trip_us().saturating_mul(2)).saturating_add(GRACE);
         let suspect = known.overtaken_at.is_some_and(|at| in_flight.sent <= at);
         match (suspect, in_flight.is_follow()) {
             (true, _) => GRACE,
@@ -264,7 +264,7 @@ impl SyncMachine {
             if let Some(in_flight) = self.requests.get(&id).filter(|in_flight| in_flight.is_for_data()) {
                 let (peer, took) = (in_flight.peer, self.now.saturating_since(in_flight.sent));
                 if let Some(known) = self.peers.get_mut(&peer) {
-                    known.answered(took);
+                    known.took(took);
                 }
                 if has(Bug::LoserBlamed) {
                     self.offence(peer, crate::command::Offence::Malformed);

@@ -260,7 +260,7 @@ fn commit(index: u32) -> CommitIndex {
 
 fn header(index: u32) -> Verified<CommitHeader> {
     let blocks: Vec<_> = (0..BLOCKS as u32).map(|slot| block(index, slot)).collect();
-    Verified::from_trace(CommitHeader {
+    Verified::new(CommitHeader {
         reference: CommitRef { index: commit(index), digest: CommitDigest::new([index as u8; 32]) },
         previous: CommitDigest::new([index as u8 - 1; 32]),
         timestamp_ms: 0,
@@ -291,7 +291,7 @@ fn slot(index: u32, at: usize, to: At, buffer: BufferId) -> Slot {
         At::Missing => Slot::Missing,
         At::Requested(name) => Slot::Requested(RequestId::new(name)),
         At::Checking(name) => Slot::Checking(JobId::new(name)),
-        At::Held => Slot::Held(Box::new((Verified::from_trace(checked()), buffer))),
+        At::Held => Slot::Held(Box::new((Verified::new(checked()), buffer))),
         At::Staged => Slot::Staged,
     }
 }
