@@ -5,6 +5,7 @@ mod info;
 mod replay;
 mod show;
 mod shrink;
+mod view;
 
 use crate::output::about;
 use anyhow::Result;
@@ -31,6 +32,8 @@ pub(crate) enum TraceCommand {
     Diff(diff::Arguments),
     /// Find fewer events that still end in the same halt, panic or violation.
     Shrink(shrink::Arguments),
+    /// Make a page of it that a browser shows, offline: heights, throughput, a lane per peer.
+    View(view::Arguments),
 }
 
 impl TraceCommand {
@@ -41,6 +44,7 @@ impl TraceCommand {
             Self::Show(arguments) => show::run(&arguments).map(|()| ExitCode::SUCCESS),
             Self::Diff(arguments) => diff::run(&arguments),
             Self::Shrink(arguments) => shrink::run(&arguments).map(|()| ExitCode::SUCCESS),
+            Self::View(arguments) => view::run(&arguments).map(|()| ExitCode::SUCCESS),
         }
     }
 }

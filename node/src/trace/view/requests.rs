@@ -1,0 +1,363 @@
+//! Requests, ours and those of peers to us, each from when it began to what became of it.
+
+use super::collect::Peers;
+use serde_json::{Value, json};
+use soma_sync_core::{
+    SyncMachine,
+    command::Command,
+    event::{Event, RequestId},
+    request::{CommitInfoQuery, Request, RequestFailure, ResponsePart},
+    time::Timestamp,
+    types::CommitIndex,
+};
+use soma_sync_proto::trace::{CommandKind, Mark};
+use std::{collections::BTreeMap, mem};
+
+/// Most requests that are kept.
+pub(super) const REQUESTS_MAX: usize = 60_000;
+/// How many commits ahead of the one that is awaited are searched for what a request for blocks is about.
+const SEARCH: u32 = 48;
+/// How often the machine is asked about requests before it is left at peace.
+const QUESTIONS_MAX: u32 = 400_000;
+
+/// What is asked for. The numbers are those of the page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Info = 0,
+    Availability = 1,
+    Commits = 2,
+    /// For a commit that is to come, so that the request waits at the peer.
+    Follow = 3,
+    Blocks = 4,
+    Push = 5,
+    /// It could not be decoded.
+    Invalid = 6,
+}
+
+/// What became of a request. The numbers are those of the page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// It was under way when the trace ended.
+    Open = 0,
+    Answered = 1,
+    Refused = 2,
+    TimedOut = 3,
+    Cancelled = 4,
+    /// Another request for the same brought it.
+    Outrun = 5,
+    Malformed = 6,
+    ConnectionLost = 7,
+    FailedHere = 8,
+}
+
+struct Bar {
+    lane: usize,
+    inbound: bool,
+    kind: Kind,
+    id: u64,
+    from: u64,
+    to: u64,
+    first: u64,
+    last: u64,
+    amount: u64,
+    bytes: u64,
+    outcome: Outcome,
+    second: bool,
+}
+
+/// A request that is under way, by its place among the bars.
+struct Open {
+    place: usize,
+    deadline: u64,
+}
+
+/// All requests.
+#[derive(Default)]
+pub(super) struct Requests {
+    bars: Vec<Bar>,
+    ours: BTreeMap<u64, Open>,
+    theirs: BTreeMap<u64, usize>,
+    /// Ours that were sent at the last event, for [`Requests::explain`].
+    sent: Vec<u64>,
+    questions: u32,
+    bytes: u64,
+    left_out: u64,
+}
+
+impl Requests {
+    pub(super) fn event(&mut self, event: &Event, at: u64, peers: &mut Peers) {
+        match event {
+            Event::RequestReceived { id, peer, request } => {
+                let Some(lane) = peers.lane(peer) else { return };
+                let mut bar = Bar::new(lane, id.get(), at, true);
+                match request {
+                    Ok(request) => bar.asks(request),
+                    Err(_) => bar.kind = Kind::Invalid,
+                }
+                if let Some(place) = self.add(bar) {
+                    self.theirs.insert(id.get(), place);
+                }
+            }
+            Event::Served { id, bytes } => {
+                self.close_theirs(id.get(), at, Outcome::Answered, *bytes);
+            }
+            Event::ResponsePart { id, part } => {
+                let bytes = bytes_of(part);
+                self.bytes = self.bytes.saturating_add(bytes);
+                let place = self.ours.get(&id.get()).map(|open| open.place);
+                if let Some(bar) = place.and_then(|place| self.bars.get_mut(place)) {
+                    bar.bytes = bar.bytes.saturating_add(bytes);
+                }
+            }
+            Event::RequestFinished { id, result } => {
+                let outcome = match result {
+                    Ok(()) => Outcome::Answered,
+                    Err(RequestFailure::Refused(_)) => Outcome::Refused,
+                    Err(RequestFailure::Malformed | RequestFailure::Oversize) => Outcome::Malformed,
+                    Err(RequestFailure::Disconnected | RequestFailure::Reset) => Outcome::ConnectionLost,
+                    Err(RequestFailure::Local) => Outcome::FailedHere,
+                };
+                if let Some(open) = self.ours.remove(&id.get()) {
+                    self.close(open.place, at, outcome);
+                }
+            }
+            Event::Tick
+            | Event::CommitObserved { .. }
+            | Event::VotesObserved { .. }
+            | Event::CommitteeKnown { .. }
+            | Event::PeerConnected { .. }
+            | Event::PeerDisconnected { .. }
+            | Event::Verified { .. }
+            | Event::Stored { .. }
+            | Event::StoreFailed { .. }
+            | Event::StoreReopened { .. }
+            | Event::Pruned { .. }
+            | Event::Broadcasted { .. } => {}
+        }
+    }
+
+    /// A command, as it was recorded, and in full where the machine gave it again.
+    pub(super) fn command(
+        &mut self,
+        mark: &Mark,
+        command: Option<&Command>,
+        now: Timestamp,
+        at: u64,
+        peers: &mut Peers,
+    ) {
+        match mark.kind {
+            CommandKind::AskCommitInfo => self.send(mark, Kind::Info, command, at, peers),
+            CommandKind::AskAvailability => self.send(mark, Kind::Availability, command, at, peers),
+            CommandKind::AskCommits => self.send(mark, Kind::Commits, command, at, peers),
+            CommandKind::AskBlocks => self.send(mark, Kind::Blocks, command, at, peers),
+            CommandKind::Push => self.send(mark, Kind::Push, command, at, peers),
+            CommandKind::Cancel => {
+                let Some(open) = self.ours.remove(&mark.id) else { return };
+                let late = now.as_micros() >= open.deadline;
+                let outcome = match late {
+                    true => Outcome::TimedOut,
+                    false if self.is_outrun(open.place) => Outcome::Outrun,
+                    false => Outcome::Cancelled,
+                };
+                self.close(open.place, at, outcome);
+            }
+            CommandKind::Respond => self.close_theirs(mark.id, at, Outcome::Answered, 0),
+            CommandKind::Refuse => self.close_theirs(mark.id, at, Outcome::Refused, 0),
+            CommandKind::Certify
+            | CommandKind::Check
+            | CommandKind::Observe
+            | CommandKind::Votes
+            | CommandKind::Store
+            | CommandKind::Broadcast
+            | CommandKind::ServeCommitInfo
+            | CommandKind::ServeCommits
+            | CommandKind::ServeBlocks
+            | CommandKind::Disconnect
+            | CommandKind::Synced
+            | CommandKind::Behind
+            | CommandKind::Stalled
+            | CommandKind::Resumed
+            | CommandKind::CommitteeWanted
+            | CommandKind::ObservedRefused
+            | CommandKind::ObservedLost
+            | CommandKind::Halted => {}
+        }
+    }
+
+    fn send(&mut self, mark: &Mark, kind: Kind, command: Option<&Command>, at: u64, peers: &mut Peers) {
+        let Some(lane) = mark.peer.as_ref().and_then(|peer| peers.lane(peer)) else { return };
+        let mut bar = Bar::new(lane, mark.id, at, false);
+        (bar.kind, bar.first, bar.last, bar.amount) = (kind, mark.first, mark.last, mark.amount);
+        if let Some(Command::SendRequest { request, .. }) = command {
+            bar.asks(request);
+        }
+        if let Some(place) = self.add(bar) {
+            self.ours.insert(mark.id, Open { place, deadline: mark.time_us });
+            self.sent.push(mark.id);
+        }
+    }
+
+    fn add(&mut self, bar: Bar) -> Option<usize> {
+        if self.bars.len() >= REQUESTS_MAX {
+            self.left_out += 1;
+            return None;
+        }
+        self.bars.push(bar);
+        Some(self.bars.len() - 1)
+    }
+
+    fn close(&mut self, place: usize, at: u64, outcome: Outcome) {
+        if let Some(bar) = self.bars.get_mut(place) {
+            bar.to = at.max(bar.from);
+            bar.outcome = outcome;
+        }
+    }
+
+    fn close_theirs(&mut self, id: u64, at: u64, outcome: Outcome, bytes: u64) {
+        let Some(place) = self.theirs.remove(&id) else { return };
+        self.close(place, at, outcome);
+        if let Some(bar) = self.bars.get_mut(place) {
+            bar.bytes = bytes;
+        }
+    }
+
+    /// Whether there was another request for the same at the time, which has not failed.
+    fn is_outrun(&self, place: usize) -> bool {
+        let Some(bar) = self.bars.get(place) else { return false };
+        let same = |other: &Bar| {
+            !other.inbound
+                && other.kind == bar.kind
+                && other.lane != bar.lane
+                && (other.second || bar.second)
+                && other.first <= bar.last
+                && other.last >= bar.first
+                && (other.outcome == Outcome::Open && other.bytes > 0
+                    || other.outcome == Outcome::Answered && other.to >= bar.from)
+        };
+        // Both were sent while the other was under way: not long ago.
+        self.bars.iter().rev().take(1_000).any(same)
+    }
+
+    /// Asks the machine what the requests that it has just sent are for: which commits blocks belong to, and whether
+    /// somebody else was asked for it before.
+    pub(super) fn explain(&mut self, machine: &SyncMachine) {
+        for id in mem::take(&mut self.sent) {
+            let Some(bar) = self.ours.get(&id).and_then(|open| self.bars.get_mut(open.place)) else {
+                continue;
+            };
+            if self.questions >= QUESTIONS_MAX || !matches!(bar.kind, Kind::Commits | Kind::Blocks) {
+                continue;
+            }
+            let awaited = machine.status().queued.index.saturating_add(1);
+            let first = if bar.kind == Kind::Commits { index(bar.first) } else { awaited };
+            let ahead = if bar.kind == Kind::Commits { 0 } else { SEARCH };
+            for of in (first.get()..=first.get().saturating_add(ahead)).map(CommitIndex::new) {
+                self.questions += 1;
+                let requests = machine.explain(of).requests;
+                let ask = requests.iter().find(|ask| ask.id == RequestId::new(id));
+                if let Some(ask) = ask {
+                    bar.second |= ask.second;
+                    bar.first = if bar.first == 0 { of.get().into() } else { bar.first };
+                    bar.last = bar.last.max(of.get().into());
+                } else if bar.first > 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// That the trace ends then.
+    pub(super) fn end(&mut self, at: u64) {
+        for bar in self.bars.iter_mut().filter(|bar| bar.outcome == Outcome::Open) {
+            bar.to = at.max(bar.from);
+        }
+    }
+
+    /// Bytes of the answers so far.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+    /// How many requests there were, with those that are not shown.
+    pub(super) fn count(&self) -> u64 {
+        self.left_out.saturating_add(self.bars.len() as u64)
+    }
+    pub(super) const fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let column = |of: fn(&Bar) -> u64| -> Vec<u64> { self.bars.iter().map(of).collect() };
+        json!({
+            "peer": column(|bar| bar.lane as u64),
+            "inbound": column(|bar| bar.inbound.into()),
+            "kind": column(|bar| bar.kind as u64),
+            "id": column(|bar| bar.id),
+            "from": column(|bar| bar.from),
+            "to": column(|bar| bar.to),
+            "first": column(|bar| bar.first),
+            "last": column(|bar| bar.last),
+            "amount": column(|bar| bar.amount),
+            "bytes": column(|bar| bar.bytes),
+            "outcome": column(|bar| bar.outcome as u64),
+            "second": column(|bar| bar.second.into()),
+        })
+    }
+}
+
+impl Bar {
+    const fn new(lane: usize, id: u64, at: u64, inbound: bool) -> Self {
+        Self {
+            lane,
+            inbound,
+            kind: Kind::Info,
+            id,
+            from: at,
+            to: at,
+            first: 0,
+            last: 0,
+            amount: 0,
+            bytes: 0,
+            outcome: Outcome::Open,
+            second: false,
+        }
+    }
+
+    fn asks(&mut self, request: &Request) {
+        let range = |first: CommitIndex, last: CommitIndex| (first.get().into(), last.get().into());
+        match request {
+            Request::CommitInfo(query) => {
+                self.kind = Kind::Info;
+                if let CommitInfoQuery::ByIndex(of) = query {
+                    (self.first, self.last) = range(*of, *of);
+                }
+            }
+            Request::Availability { .. } => self.kind = Kind::Availability,
+            Request::Commits(fetch) => {
+                self.kind = if fetch.wait.is_zero() { Kind::Commits } else { Kind::Follow };
+                (self.first, self.last) = range(fetch.start, fetch.end);
+            }
+            Request::Blocks(fetch) => {
+                self.kind = Kind::Blocks;
+                self.amount = fetch.refs.len() as u64;
+            }
+            Request::Push { index } => {
+                self.kind = Kind::Push;
+                (self.first, self.last) = range(*index, *index);
+            }
+        }
+    }
+}
+
+fn index(number: u64) -> CommitIndex {
+    CommitIndex::new(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// Bytes of data that a part of an answer brings.
+const fn bytes_of(part: &ResponsePart) -> u64 {
+    match part {
+        ResponsePart::Commits { buffer_bytes, .. } | ResponsePart::Blocks { buffer_bytes, .. } => {
+            *buffer_bytes
+        }
+        ResponsePart::CommitInfo { .. } | ResponsePart::Availability { .. } | ResponsePart::Push { .. } => 0,
+    }
+}
