@@ -111,6 +111,7 @@ impl Collected {
         }
         let commands = self.told.tell(entry);
         self.requests.event(&entry.event, at, &mut self.peers);
+        self.requests.count_expired(&entry.commands, self.told.machine());
         self.incidents.event(entry, at, &mut self.peers);
         for (place, mark) in entry.commands.iter().enumerate() {
             let command = commands.get(place);

@@ -248,7 +248,7 @@ function label(g, panel, names) {
 const SIGNS = { stall: '‖', resumed: '▸', synced: '✓', behind: '↓', halt: '■', panic: '✕', 'store-failed': '✕', 'store-reopened': '↻' };
 
 function drawNotices(g, panel) {
-  let free = -1e9;
+  const grave = ({ kind }) => ['halt', 'panic', 'store-failed', 'stall'].includes(kind), taken = [];
   g.font = SMALL;
   for (const stall of stalls) {
     if (stall.to < view.from || stall.from > view.to) continue;
@@ -258,14 +258,17 @@ function drawNotices(g, panel) {
     g.globalAlpha = 1;
     g.fillRect(left, panel.top + 3, Math.max(2, right - left), 3);
   }
-  for (const incident of ours) {
+  // The grave ones get their words first; where there is no room a stroke has to do.
+  for (const incident of [...ours.filter(grave), ...ours.filter(one => !grave(one))]) {
     const px = x(incident.t);
     if (px < GUTTER - 2 || px > view.width - RIGHT + 2) continue;
-    const bad = ['halt', 'panic', 'store-failed', 'stall'].includes(incident.kind);
-    g.fillStyle = bad ? colours.stall : colours.soft;
-    g.fillRect(Math.round(px) - .5, panel.top + 7, 1.5, 9);
-    const name = `${SIGNS[incident.kind] ?? '·'} ${INCIDENTS[incident.kind] ?? incident.kind}`, width = g.measureText(name).width;
-    if (px > free && px + width < view.width) { g.fillText(name, px + 4, panel.top + 16); free = px + width + 12; }
+    g.fillStyle = grave(incident) ? colours.stall : colours.soft;
+    g.fillRect(Math.round(px) - .5, panel.top + 9, 1.5, 15);
+    if (taken.length > 200) continue;
+    const name = `${SIGNS[incident.kind] ?? '·'} ${INCIDENTS[incident.kind] ?? incident.kind}`, end = px + g.measureText(name).width + 14;
+    if (end > view.width + 8 || taken.some(([from, to]) => px < to && end > from)) continue;
+    taken.push([px, end]);
+    g.fillText(name, px + 5, panel.top + 21);
   }
 }
 

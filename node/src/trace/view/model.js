@@ -44,9 +44,16 @@ function valueAt(times, values, at, before = 0) {
 }
 
 /** Peers, each with its requests in rows so that none hides another, as far as there is room. */
-const ROWS = 4, THEIR_ROWS = 2, BLOCK = 128;
+const ROWS = 8, THEIR_ROWS = 2, BLOCK = 128;
+/** A short name: the beginning of the id, or where others begin so too, also the part in which they differ. */
+function shortened(id) {
+  const others = data.peers.filter(peer => peer.id !== id);
+  let digits = 8;
+  while (digits < id.length && others.some(peer => peer.id.startsWith(id.slice(0, digits)))) digits++;
+  return digits === 8 ? id.slice(0, 8) : `${id.slice(0, 4)}…${id.slice(digits - 4, digits)}`;
+}
 const peers = data.peers.map((peer, lane) => ({
-  ...peer, lane, short: peer.id.slice(0, 8), ours: [], theirs: [], rows: 1, spans: [], bans: [], incidents: [],
+  ...peer, lane, short: shortened(peer.id), ours: [], theirs: [], rows: 1, spans: [], bans: [], incidents: [],
   outcomes: OUTCOMES.map(() => 0), second: 0, bytes: 0, offences: 0, asked: 0,
 }));
 const row = new Uint8Array(COUNT);

@@ -103,7 +103,7 @@ function table() {
     const line = element('tr', '');
     const claim = peer.claim.highest[peer.claim.highest.length - 1];
     const cells = [
-      peer.id.slice(0, 16), claim === undefined ? '—' : number.format(claim), peer.ours.length, ...[1, 2, 3, 5, 6].map(i => peer.outcomes[i]),
+      peer.short, claim === undefined ? '—' : number.format(claim), peer.ours.length, ...[1, 2, 3, 5, 6].map(i => peer.outcomes[i]),
       peer.second, bytes(peer.bytes), peer.asked, peer.offences, peer.bans.length ? peer.bans[peer.bans.length - 1].text : '',
     ];
     cells.forEach((cell, i) => line.append(element('td', typeof cell === 'number' ? number.format(cell) : cell, { className: i && i < 12 ? 'n' : '', title: i ? '' : peer.id })));

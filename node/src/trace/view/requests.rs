@@ -80,6 +80,10 @@ pub(super) struct Requests {
     /// Ours that were sent at the last event, for [`Requests::explain`].
     sent: Vec<u64>,
     questions: u32,
+    /// How many timed out so far, and how many of those cancelled next did, both as the machine counts; `None` where
+    /// there is none to ask.
+    timeouts: u64,
+    expired: Option<u64>,
     bytes: u64,
     left_out: u64,
 }
@@ -136,6 +140,16 @@ impl Requests {
         }
     }
 
+    /// What the machine counts of an event's commands, before they are looked at. It abandons what has expired before
+    /// it does anything else, so those are the first that are cancelled.
+    pub(super) fn count_expired(&mut self, commands: &[Mark], machine: Option<&SyncMachine>) {
+        let cancels = commands.iter().any(|mark| mark.kind == CommandKind::Cancel);
+        self.expired = machine.filter(|_| cancels).map(|machine| {
+            let timeouts = machine.status().counters.timeouts;
+            timeouts.saturating_sub(mem::replace(&mut self.timeouts, timeouts))
+        });
+    }
+
     /// A command, as it was recorded, and in full where the machine gave it again.
     pub(super) fn command(
         &mut self,
@@ -153,11 +167,14 @@ impl Requests {
             CommandKind::Push => self.send(mark, Kind::Push, command, at, peers),
             CommandKind::Cancel => {
                 let Some(open) = self.ours.remove(&mark.id) else { return };
-                let late = now.as_micros() >= open.deadline;
-                let outcome = match late {
-                    true => Outcome::TimedOut,
-                    false if self.is_outrun(open.place) => Outcome::Outrun,
-                    false => Outcome::Cancelled,
+                let late = self.expired.map_or(now.as_micros() >= open.deadline, |expired| expired > 0);
+                self.expired = self.expired.map(|expired| expired.saturating_sub(1));
+                let outcome = if late {
+                    Outcome::TimedOut
+                } else if self.is_outrun(open.place) {
+                    Outcome::Outrun
+                } else {
+                    Outcome::Cancelled
                 };
                 self.close(open.place, at, outcome);
             }
