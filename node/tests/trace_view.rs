@@ -133,6 +133,12 @@ fn a_page_says_other_than_its_trace() {
     }
     let (from, to) = (numbers(&requests["from"]), numbers(&requests["to"]));
     assert!(from.iter().zip(&to).all(|(from, to)| from <= to && *to <= data["duration"].as_u64().unwrap()));
+    let (kinds_asked, firsts) = (numbers(&requests["kind"]), numbers(&requests["first"]));
+    let of_blocks = || {
+        kinds_asked.iter().zip(&firsts).zip(&inbound).filter(|((kind, _), ours)| **kind == 4 && **ours == 0)
+    };
+    assert_eq!(of_blocks().count(), kinds[&CommandKind::AskBlocks]);
+    assert!(of_blocks().all(|((_, first), _)| (1..=COMMITS.into()).contains(first)), "blocks of no commit");
     let outcomes = numbers(&requests["outcome"]);
     for (outcome, what) in [(1, "answered"), (2, "refused"), (3, "timed out"), (7, "lost")] {
         assert!(outcomes.contains(&outcome), "no request was {what}");

@@ -6,19 +6,18 @@ use soma_sync_core::{
     SyncMachine,
     command::Command,
     event::{Event, RequestId},
+    job::{CertifiedRange, CertifyVerdict, Verdict},
     request::{CommitInfoQuery, Request, RequestFailure, ResponsePart},
     time::Timestamp,
-    types::CommitIndex,
+    types::{BlockRef, CommitIndex},
 };
 use soma_sync_proto::trace::{CommandKind, Mark};
 use std::{collections::BTreeMap, mem};
 
 /// Most requests that are kept.
 pub(super) const REQUESTS_MAX: usize = 60_000;
-/// How many commits ahead of the one that is awaited are searched for what a request for blocks is about.
-const SEARCH: u32 = 48;
-/// How often the machine is asked about requests before it is left at peace.
-const QUESTIONS_MAX: u32 = 400_000;
+/// Most blocks whose commit is kept in mind.
+const NAMED_MAX: usize = 1_000_000;
 
 /// What is asked for. The numbers are those of the page.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,7 +78,8 @@ pub(super) struct Requests {
     theirs: BTreeMap<u64, usize>,
     /// Ours that were sent at the last event, for [`Requests::explain`].
     sent: Vec<u64>,
-    questions: u32,
+    /// The commit that each block belongs to, of commits that were certified.
+    named: BTreeMap<BlockRef, u64>,
     /// How many timed out so far, and how many of those cancelled next did, both as the machine counts; `None` where
     /// there is none to ask.
     timeouts: u64,
@@ -125,13 +125,16 @@ impl Requests {
                     self.close(open.place, at, outcome);
                 }
             }
-            Event::Tick
+            Event::Verified { verdict: Verdict::Certify(CertifyVerdict::Certified(range)), .. } => {
+                self.learn(range);
+            }
+            Event::Verified { .. }
+            | Event::Tick
             | Event::CommitObserved { .. }
             | Event::VotesObserved { .. }
             | Event::CommitteeKnown { .. }
             | Event::PeerConnected { .. }
             | Event::PeerDisconnected { .. }
-            | Event::Verified { .. }
             | Event::Stored { .. }
             | Event::StoreFailed { .. }
             | Event::StoreReopened { .. }
@@ -207,6 +210,9 @@ impl Requests {
         (bar.kind, bar.first, bar.last, bar.amount) = (kind, mark.first, mark.last, mark.amount);
         if let Some(Command::SendRequest { request, .. }) = command {
             bar.asks(request);
+            if let Request::Blocks(fetch) = request {
+                (bar.first, bar.last) = self.range_of(&fetch.refs);
+            }
         }
         if let Some(place) = self.add(bar) {
             self.ours.insert(mark.id, Open { place, deadline: mark.time_us });
@@ -255,31 +261,32 @@ impl Requests {
         self.bars.iter().rev().take(1_000).any(same)
     }
 
-    /// Asks the machine what the requests that it has just sent are for: which commits blocks belong to, and whether
-    /// somebody else was asked for it before.
+    /// Asks the machine about the requests that it has just sent: whether somebody else was asked for the same before.
     pub(super) fn explain(&mut self, machine: &SyncMachine) {
         for id in mem::take(&mut self.sent) {
             let Some(bar) = self.ours.get(&id).and_then(|open| self.bars.get_mut(open.place)) else {
                 continue;
             };
-            if self.questions >= QUESTIONS_MAX || !matches!(bar.kind, Kind::Commits | Kind::Blocks) {
-                continue;
+            if bar.first > 0 && matches!(bar.kind, Kind::Commits | Kind::Blocks) {
+                let requests = machine.explain(index(bar.first)).requests;
+                bar.second = requests.iter().any(|ask| ask.second && ask.id == RequestId::new(id));
             }
-            let awaited = machine.status().queued.index.saturating_add(1);
-            let first = if bar.kind == Kind::Commits { index(bar.first) } else { awaited };
-            let ahead = if bar.kind == Kind::Commits { 0 } else { SEARCH };
-            for of in (first.get()..=first.get().saturating_add(ahead)).map(CommitIndex::new) {
-                self.questions += 1;
-                let requests = machine.explain(of).requests;
-                let ask = requests.iter().find(|ask| ask.id == RequestId::new(id));
-                if let Some(ask) = ask {
-                    bar.second |= ask.second;
-                    bar.first = if bar.first == 0 { of.get().into() } else { bar.first };
-                    bar.last = bar.last.max(of.get().into());
-                } else if bar.first > 0 {
-                    break;
-                }
-            }
+        }
+    }
+
+    /// Which commits these blocks belong to, from the first to the last; zeros where that is not known.
+    fn range_of(&self, refs: &[BlockRef]) -> (u64, u64) {
+        let commits = || refs.iter().filter_map(|block| self.named.get(block).copied());
+        (commits().min().unwrap_or(0), commits().max().unwrap_or(0))
+    }
+
+    fn learn(&mut self, certified: &CertifiedRange) {
+        if self.named.len() >= NAMED_MAX {
+            self.named.clear();
+        }
+        for commit in &certified.commits {
+            let of = commit.reference.index.get().into();
+            self.named.extend(commit.blocks.iter().map(|block| (*block, of)));
         }
     }
 
