@@ -6,7 +6,7 @@ mod common;
 use common::Bench;
 use serde_json::Value;
 use soma_sync_core::{Config, Event, command::Offence, types::PeerId};
-use soma_sync_proto::trace::{CommandKind, TraceReader};
+use soma_sync_proto::trace::{CommandKind, EndReason, EntryEncoder, TraceFile, TraceReader};
 use soma_sync_sim::{
     chain::ChainSpec,
     hostile::{Lab, Manner, misbehave},
@@ -192,4 +192,42 @@ fn what_is_cut_or_strange_makes_no_page_or_one_that_does_not_say_so() {
     assert!(!bench.names().contains(&"damaged.html".to_owned()), "a page of a part");
     let again = bench.failure("trace view cut.trace --out cut.html");
     assert!(again.contains("exists"), "{again}");
+}
+
+/// The trace from its event `from` on, as a node writes it that keeps only the last part.
+fn last_part(trace: &[u8], from: u64) -> Vec<u8> {
+    let mut reader = TraceReader::open(trace).expect("a trace");
+    let mut header = reader.header().clone();
+    header.skipped_events = from;
+    header.build = "</script><script>document.body.remove()</script>".to_owned();
+    let mut file = TraceFile::new(Vec::new(), &header).expect("a vector takes everything");
+    let mut encoder = EntryEncoder::new(false);
+    while let Some(entry) = reader.next_entry().expect("a whole trace") {
+        if entry.number >= from {
+            encoder.begin(entry.at, &entry.event).expect("it fitted before");
+            entry.commands.iter().for_each(|mark| encoder.mark(mark));
+            encoder.finish().expect("it fitted before");
+        }
+    }
+    file.write(encoder.take()).expect("a vector takes everything");
+    file.end(EndReason::Stopped).expect("a vector takes everything")
+}
+
+#[test]
+fn what_cannot_be_replayed_is_not_shown_or_passes_for_whole() {
+    let bench = Bench::new();
+    let (trace, _) = troubled();
+    let part = last_part(&trace, 900);
+    let (page, data) = page_of(&bench, &part, "part");
+    assert_eq!(page.matches("</script>").count(), 2);
+    assert!(data["build"].as_str().expect("text").contains("</script>"));
+    assert_eq!(data["replayed"], false);
+    let note = data["notes"][0].as_str().expect("a note");
+    assert!(note.contains("lacks the first 900 events"), "{note}");
+    assert_eq!(data["series"]["t"], Value::Array(Vec::new()));
+    let (_, kinds, _, _) = counted(&part);
+    let asked = numbers(&data["requests"]["kind"]).iter().filter(|kind| **kind == 4).count();
+    assert!(asked >= kinds[&CommandKind::AskBlocks] && asked > 0);
+    let duration = data["duration"].as_u64().expect("a number");
+    assert!(numbers(&data["requests"]["to"]).iter().all(|to| *to <= duration));
 }

@@ -412,14 +412,20 @@ function draw() {
   view.paint = performance.now() - began;
 }
 
+/** How many requests begin in each of so many parts of the whole; kept, since only the window's width changes it. */
+function begun(cells) {
+  if (begun.counts?.length === cells) return begun.counts;
+  const counts = begun.counts = new Uint32Array(cells);
+  for (let i = 0; i < COUNT; i++) counts[Math.min(cells - 1, Math.floor(requests.from[i] / DURATION * cells))]++;
+  return counts;
+}
+
 /** The strip at the top: time, and where in the whole trace this is. */
 function drawOverview() {
   const g = pen(overview, view.width, TICKS + 34), right = view.width - RIGHT;
   const whole = at => GUTTER + at / DURATION * (right - GUTTER);
-  const cells = Math.max(1, Math.floor((right - GUTTER) / 2)), counts = new Uint32Array(cells);
-  for (let i = 0; i < COUNT; i++) counts[Math.min(cells - 1, Math.floor(requests.from[i] / DURATION * cells))]++;
-  let most = 1;
-  for (const count of counts) most = Math.max(most, count);
+  const counts = begun(Math.max(1, Math.floor((right - GUTTER) / 2)));
+  const most = counts.reduce((a, b) => Math.max(a, b), 1);
   g.fillStyle = colours.faint; g.globalAlpha = .55;
   counts.forEach((count, cell) => { if (count) g.fillRect(GUTTER + cell * 2, 30 - Math.max(1, Math.sqrt(count / most) * 24), 1.5, Math.max(1, Math.sqrt(count / most) * 24)); });
   g.globalAlpha = 1;
