@@ -1,6 +1,6 @@
 // Drawing. One canvas holds what is shown, another over it the crosshair and the brush.
 
-const GUTTER = 148, RIGHT = 66, TICKS = 24;
+const GUTTER = 168, RIGHT = 66, TICKS = 24;
 const chart = document.getElementById('chart'), over = document.getElementById('over');
 const overview = document.getElementById('overview');
 const view = { from: 0, to: DURATION, search: null, width: 0, height: 0, panels: [], drawn: 0 };
@@ -61,7 +61,7 @@ function arrange() {
   }
   const tight = peers.length > 16;
   for (const peer of peers) {
-    const bar = tight ? 6 : 9;
+    const bar = tight || peer.rows > 10 ? 6 : 9;
     const height = Math.max(tight ? 26 : 40, 12 + peer.rows * (bar + 1) + (peer.theirs.length ? 10 : 0) + 6);
     add('lane', height, { peer, bar });
   }
@@ -87,7 +87,7 @@ function scale(g, panel, low, high, word, right) {
   if (high <= low) high = low + 1;
   const top = panel.top + 12, bottom = panel.top + panel.height - 8;
   const y = value => bottom - (value - low) / (high - low) * (bottom - top);
-  const by = Math.max(step(high - low, panel.height / 34), right ? 0 : 1e-9);
+  const by = Math.max(1, step(high - low, panel.height / 34));
   g.font = SMALL;
   g.textAlign = right ? 'left' : 'right';
   for (let value = Math.ceil(low / by) * by, n = 0; value <= high && n < 40; value += by, n++) {
@@ -125,6 +125,12 @@ function steps(g, times, values, y, colour, { width = 1.5, dash = [], before = n
 
 const lastSample = () => series.t[series.t.length - 1] ?? 0;
 
+/** Above this a claim is not worth the room: far more than half of the peers claim, and than what was stored. */
+const BELIEVED = (() => {
+  const claims = peers.map(peer => peer.claim.highest.reduce((a, b) => Math.max(a, b), 0)).sort((a, b) => a - b);
+  return 3 * Math.max(data.stored ?? data.start, claims[(claims.length - 1) >> 1] ?? 0) + 100;
+})();
+
 function drawHeight(g, panel) {
   const values = [];
   const visible = (times, column, before) => {
@@ -136,7 +142,8 @@ function drawHeight(g, panel) {
   peers.forEach(peer => visible(peer.claim.t, peer.claim.highest));
   visible(series.t, series.delivered, 0);
   let low = Infinity, high = -Infinity;
-  for (const value of values) { low = Math.min(low, value); high = Math.max(high, value); }
+  const far = values.some(value => value > BELIEVED);
+  for (const value of values) if (value <= BELIEVED) { low = Math.min(low, value); high = Math.max(high, value); }
   if (!Number.isFinite(low)) [low, high] = [0, 1];
   const room = (high - low) * .04;
   const y = scale(g, panel, Math.max(0, low - room), high + room + 1, n => number.format(n));
@@ -156,7 +163,7 @@ function drawHeight(g, panel) {
   steps(g, series.t, series.delivered, y, colours.delivered, { width: 3.5, before: data.start, until });
   steps(g, series.t, series.certifiable, y, colours.certifiable, { width: 1.6, dash: [2, 2], before: data.start, until });
   steps(g, series.t, series.stored, y, colours.stored, { width: 1.6, before: data.start, until });
-  label(g, panel, [['stored', 'stored'], ['certifiable', 'certifiable'], ['delivered', 'delivered'], ['claim', 'peers claim']]);
+  label(g, panel, [['stored', 'stored'], ['certifiable', 'certifiable'], ['delivered', 'delivered'], ['claim', far ? 'peers claim, one far above' : 'peers claim']]);
 }
 
 /** Rates over cells a few pixels wide, whatever the zoom. */
@@ -371,7 +378,7 @@ function drawLane(g, panel) {
 const DRAW = { notices: drawNotices, height: drawHeight, rate: drawRate, buffer: drawBuffer, stages: drawStages, lane: drawLane };
 
 function names(g, panel) {
-  g.fillStyle = colours.card; g.fillRect(0, panel.top, GUTTER - 46, panel.height);
+  g.fillStyle = colours.card; g.fillRect(0, panel.top, GUTTER - 62, panel.height);
   if (panel.name === 'lane') {
     const { peer } = panel, found = view.search && view.search.lanes && view.search.lanes.has(peer.lane);
     g.font = MONO; g.fillStyle = found ? colours.found : colours.ink; g.fillText(peer.short, 16, panel.top + 17);
@@ -381,7 +388,7 @@ function names(g, panel) {
   }
   g.font = `600 ${FONT}`; g.fillStyle = colours.ink; g.fillText(panel.title, 16, panel.top + 20);
   g.font = SMALL; g.fillStyle = colours.faint;
-  if (panel.under) wrap(g, panel.under, 16, panel.top + 35, GUTTER - 70);
+  if (panel.under) wrap(g, panel.under, 16, panel.top + 35, GUTTER - 84);
 }
 function wrap(g, words, left, top, width) {
   let line = '';

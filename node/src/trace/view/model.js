@@ -44,7 +44,7 @@ function valueAt(times, values, at, before = 0) {
 }
 
 /** Peers, each with its requests in rows so that none hides another, as far as there is room. */
-const ROWS = 8, THEIR_ROWS = 2, BLOCK = 128;
+const ROWS = 16, THEIR_ROWS = 2, BLOCK = 128;
 /** A short name: the beginning of the id, or where others begin so too, also the part in which they differ. */
 function shortened(id) {
   const others = data.peers.filter(peer => peer.id !== id);
@@ -133,7 +133,7 @@ function bytes(n) {
 function time(at, step = 1) {
   const sign = at < 0 ? '−' : '';
   at = Math.abs(at);
-  if (at >= 120e6 && step >= 1e6) {
+  if (DURATION >= 120e6 && step >= 1e6) {
     const s = Math.round(at / 1e6);
     const hours = Math.floor(s / 3600), minutes = Math.floor(s / 60) % 60;
     const two = n => String(n).padStart(2, '0');

@@ -2,7 +2,7 @@
 
 use super::collect::Peers;
 use serde_json::{Value, json};
-use soma_sync_core::{SyncMachine, explain::Stage, types::CommitIndex};
+use soma_sync_core::{Status, SyncMachine, explain::Stage, types::CommitIndex};
 
 /// About the most points of a series.
 const POINTS_MAX: u64 = 4_000;
@@ -67,7 +67,7 @@ impl Series {
         }
         if self.last_stages.is_none_or(|last| last / self.stages_cell != at / self.stages_cell) {
             self.last_stages = Some(at);
-            self.stages.push((at, stages(machine, status.durable)));
+            self.stages.push((at, stages(machine, &status)));
         }
     }
 
@@ -116,12 +116,13 @@ impl Series {
     }
 }
 
-/// How many of the commits above the durable ones are in each stage: being stored, complete, lacking blocks, being
-/// certified, asked for, missing.
-fn stages(machine: &SyncMachine, durable: CommitIndex) -> [u32; 6] {
+/// How many of the commits above the durable ones, up to the highest that a peer claims to have, are in each stage:
+/// being stored, complete, lacking blocks, being certified, asked for, missing.
+fn stages(machine: &SyncMachine, status: &Status) -> [u32; 6] {
     let mut counts = [0; 6];
-    let first = durable.saturating_add(1);
-    for index in (first.get()..=first.get().saturating_add(WINDOW - 1)).map(CommitIndex::new) {
+    let first = status.durable.saturating_add(1).get();
+    let known = status.target.unwrap_or_default().max(status.queued.index).get();
+    for index in (first..=known.min(first.saturating_add(WINDOW - 1))).map(CommitIndex::new) {
         let count = match machine.explain(index).stage {
             Stage::Beyond { .. } => break,
             Stage::Pruned { .. } | Stage::Stored { .. } => continue,
