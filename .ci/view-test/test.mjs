@@ -1,10 +1,10 @@
 // Opens a page of `soma-sync trace view` in a real browser, does what a reader does, and looks at what is shown.
-// Usage: node test.mjs PAGE.html [SCREENSHOT.png]
+// Usage: node test.mjs PAGE.html PAGE_OF_A_PART.html [SCREENSHOT.png]
 import assert from 'node:assert/strict';
 import { pathToFileURL } from 'node:url';
 import { chromium } from 'playwright-core';
 
-const [page_path, screenshot] = process.argv.slice(2);
+const [page_path, part_path, screenshot] = process.argv.slice(2);
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
   args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
@@ -121,8 +121,20 @@ try {
   await shown();
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), 'nothing sticks out of a narrow window');
 
+  // Where nothing could be replayed the page says so, and shows the requests.
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await page.goto(pathToFileURL(part_path).href);
+  await page.waitForFunction(() => document.body.dataset.ready === 'yes');
+  assert.match(await page.locator('#notes').innerText(), /lacks the first/);
+  assert.match(await page.locator('#under').innerText(), /<\/script>/, 'a hostile name is text');
+  assert.ok(Number((await shown()).drawn) > 20, 'requests are drawn without a machine, too');
+  for (const key of ['s', 'o', '+', 'ArrowLeft', '0', 't']) await page.keyboard.press(key);
+  await page.mouse.move(chart.x + 800, chart.y + 150);
+  await shown();
+  if (screenshot) await page.screenshot({ path: screenshot.replace('.png', '-part.png'), fullPage: true });
+
   assert.deepEqual(errors, []);
-  assert.equal(loads.length, 1, `only itself is loaded: ${loads.join(', ')}`);
+  assert.equal(loads.length, 2, `only the two pages are loaded: ${loads.join(', ')}`);
   console.log(`the page shows ${data.events} events, ${data.requests.from.length} requests; painted in ${first.paint} ms`);
 } finally {
   await browser.close();

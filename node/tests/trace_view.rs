@@ -90,6 +90,12 @@ fn page_of(bench: &Bench, trace: &[u8], name: &str) -> (String, Value) {
     (page, data)
 }
 
+/// Leaves a page for the browser.
+fn leave(name: &str, page: &str) {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(place, page).expect("the directory can be written to");
+}
+
 fn numbers(value: &Value) -> Vec<u64> {
     value.as_array().expect("an array").iter().map(|number| number.as_u64().expect("a number")).collect()
 }
@@ -161,8 +167,7 @@ fn a_page_says_other_than_its_trace() {
     let stored = numbers(&series["stored"]);
     assert!(stored.is_sorted() && stored.last() == Some(&COMMITS.into()), "{stored:?}");
     assert!(stored.len() <= 4_001, "{}", stored.len());
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trace-view.html");
-    std::fs::write(place, page).expect("the directory can be written to");
+    leave("trace-view.html", &page);
 }
 
 #[test]
@@ -230,4 +235,5 @@ fn what_cannot_be_replayed_is_not_shown_or_passes_for_whole() {
     assert!(asked >= kinds[&CommandKind::AskBlocks] && asked > 0);
     let duration = data["duration"].as_u64().expect("a number");
     assert!(numbers(&data["requests"]["to"]).iter().all(|to| *to <= duration));
+    leave("trace-view-part.html", &page);
 }

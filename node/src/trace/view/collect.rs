@@ -139,12 +139,16 @@ impl Collected {
 
     /// What the page does not show, for its reader.
     pub(super) fn notes(&self, extent: &Extent) -> Vec<String> {
-        let lost = self.told.lost().map(|why| {
-            let until = self.series.until().min(extent.duration()) as f64 / 1e6;
-            format!(
-                "{why}: heights, claims, buffered bytes and the window are known up to {until:.3} s only, and second \
-                 requests are not told from first ones after it."
-            )
+        let lost = self.told.lost().map(|why| match self.series.until() {
+            None => format!(
+                "{why}: heights, claims, buffered bytes and the window are not shown, and second requests are not told \
+                 from first ones."
+            ),
+            Some(until) => format!(
+                "{why}: heights, claims, buffered bytes and the window are known up to {:.3} s only, and second \
+                 requests are not told from first ones after it.",
+                until.min(extent.duration()) as f64 / 1e6
+            ),
         });
         let cut = (self.requests.left_out() > 0).then(|| {
             format!("{} requests after the first {REQUESTS_MAX} are not shown.", self.requests.left_out())

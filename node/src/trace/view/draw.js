@@ -61,7 +61,7 @@ function arrange() {
   }
   const tight = peers.length > 16;
   for (const peer of peers) {
-    const bar = tight || peer.rows > 10 ? 6 : 9;
+    const bar = tight ? 6 : peer.rows > 12 ? 7 : 9;
     const height = Math.max(tight ? 26 : 40, 12 + peer.rows * (bar + 1) + (peer.theirs.length ? 10 : 0) + 6);
     add('lane', height, { peer, bar });
   }
@@ -260,9 +260,7 @@ function drawNotices(g, panel) {
   for (const stall of stalls) {
     if (stall.to < view.from || stall.from > view.to) continue;
     const left = Math.max(GUTTER, x(stall.from)), right = Math.min(view.width - RIGHT, x(stall.to));
-    g.fillStyle = colours.stall; g.globalAlpha = .12;
-    g.fillRect(left, panel.top, Math.max(1, right - left), view.height);
-    g.globalAlpha = 1;
+    g.fillStyle = colours.stall;
     g.fillRect(left, panel.top + 3, Math.max(2, right - left), 3);
   }
   // The grave ones get their words first; where there is no room a stroke has to do.
@@ -399,6 +397,17 @@ function wrap(g, words, left, top, width) {
   g.fillText(line, left, top);
 }
 
+/** Shades stalls through all panels. */
+function shade(g) {
+  g.fillStyle = colours.stall;
+  g.globalAlpha = .1;
+  for (const { from, to } of stalls) {
+    const left = Math.max(GUTTER, x(from)), right = Math.min(view.width - RIGHT, x(to));
+    if (right > left) g.fillRect(left, 0, Math.max(1, right - left), view.height);
+  }
+  g.globalAlpha = 1;
+}
+
 function draw() {
   const began = performance.now();
   view.width = chart.parentElement.clientWidth;
@@ -408,13 +417,14 @@ function draw() {
   ticks(g, 0, view.height, false);
   for (const panel of view.panels) {
     g.save();
-    g.beginPath(); g.rect(0, panel.top, view.width, panel.name === 'notices' ? view.height : panel.height); g.clip();
+    g.beginPath(); g.rect(0, panel.top, view.width, panel.height); g.clip();
     DRAW[panel.name](g, panel);
     g.restore();
     names(g, panel);
     g.strokeStyle = colours.rule;
     g.beginPath(); g.moveTo(0, panel.top + panel.height + .5); g.lineTo(view.width, panel.top + panel.height + .5); g.stroke();
   }
+  shade(g);
   drawOverview();
   view.paint = performance.now() - began;
 }

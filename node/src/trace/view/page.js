@@ -1,5 +1,7 @@
 // What the page says in words, and what it does when it is told to.
 
+/** The shortest time that can be shown, which numbers can still tell apart. */
+const LEAST = Math.min(DURATION, Math.max(20, DURATION / 1e9));
 const $ = id => document.getElementById(id);
 const element = (name, text, more = {}) => Object.assign(document.createElement(name), { textContent: text }, more);
 let wanted = 0, pointer = null, brush = null, found = [], at = -1;
@@ -23,13 +25,13 @@ function publish() {
 function say(text) { $('said').textContent = text; }
 
 function look(from, to) {
-  const least = Math.min(DURATION, 20), span = Math.min(DURATION, Math.max(least, to - from));
+  const span = Math.min(DURATION, Math.max(LEAST, to - from));
   from = Math.max(0, Math.min(DURATION - span, from + (to - from - span) / 2));
   [view.from, view.to] = [from, from + span];
   show();
 }
 function zoom(factor, around = (view.from + view.to) / 2) {
-  const span = Math.min(DURATION, Math.max(20, (view.to - view.from) * factor));
+  const span = Math.min(DURATION, Math.max(LEAST, (view.to - view.from) * factor));
   const share = (around - view.from) / (view.to - view.from);
   look(around - span * share, around + span * (1 - share));
 }

@@ -385,3 +385,47 @@ const fn bytes_of(part: &ResponsePart) -> u64 {
         ResponsePart::CommitInfo { .. } | ResponsePart::Availability { .. } | ResponsePart::Push { .. } => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use soma_sync_core::types::PeerId;
+
+    /// A push to a peer, which ends at a second.
+    fn push(id: u64, peer: u8) -> Mark {
+        let kind = CommandKind::Push;
+        let peer = Some(PeerId::new([peer; 32]));
+        Mark { kind, peer, id, first: 1, last: 1, amount: 0, time_us: 1_000_000, hash: 0 }
+    }
+
+    #[test]
+    fn requests_or_peers_are_kept_without_bound() {
+        let (mut requests, mut peers) = (Requests::default(), Peers::default());
+        let sent = REQUESTS_MAX as u64 + 7;
+        for id in 0..sent {
+            requests.command(&push(id, 1), None, Timestamp::ZERO, 0, &mut peers);
+        }
+        for id in (0..sent).map(RequestId::new) {
+            requests.event(&Event::RequestFinished { id, result: Ok(()) }, 5, &mut peers);
+        }
+        assert_eq!([requests.count(), requests.left_out()], [sent, 7]);
+        assert_eq!(requests.bars.len(), REQUESTS_MAX);
+        assert!(requests.bars.iter().all(|bar| bar.outcome == Outcome::Answered && bar.to == 5));
+        for peer in 0..=255 {
+            requests.command(&push(sent, peer), None, Timestamp::ZERO, 0, &mut peers);
+        }
+        assert_eq!(peers.len(), 64);
+    }
+
+    #[test]
+    fn what_is_cancelled_in_time_passes_for_timed_out_or_the_other_way_round() {
+        let (mut requests, mut peers) = (Requests::default(), Peers::default());
+        for (id, now) in [(1, 999_999), (2, 1_000_000)] {
+            requests.command(&push(id, 1), None, Timestamp::ZERO, 0, &mut peers);
+            let cancel = Mark { kind: CommandKind::Cancel, peer: None, ..push(id, 1) };
+            requests.command(&cancel, None, Timestamp::from_micros(now), now, &mut peers);
+        }
+        let outcomes: Vec<_> = requests.bars.iter().map(|bar| bar.outcome as u64).collect();
+        assert_eq!(outcomes, [Outcome::Cancelled as u64, Outcome::TimedOut as u64]);
+    }
+}

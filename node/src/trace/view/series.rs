@@ -88,8 +88,8 @@ impl Series {
         self.claims.get(lane).map_or((&[], &[]), |(moments, claims)| (moments, claims))
     }
     /// The last moment that is known.
-    pub(super) fn until(&self) -> u64 {
-        self.at.last().copied().unwrap_or(0)
+    pub(super) fn until(&self) -> Option<u64> {
+        self.at.last().copied()
     }
     /// The last commit that was stored, as far as is known.
     pub(super) fn stored(&self) -> Option<u32> {
