@@ -124,8 +124,8 @@ fn stages(machine: &SyncMachine, status: &Status) -> [u32; 6] {
     let known = status.target.unwrap_or_default().max(status.queued.index).get();
     for index in (first..=known.min(first.saturating_add(WINDOW - 1))).map(CommitIndex::new) {
         let count = match machine.explain(index).stage {
-            Stage::Beyond { .. } => break,
-            Stage::Pruned { .. } | Stage::Stored { .. } => continue,
+            // Above what may be asked for there can be commits that were asked for before that was known.
+            Stage::Beyond { .. } | Stage::Pruned { .. } | Stage::Stored { .. } => continue,
             Stage::Storing => &mut counts[0],
             Stage::Certified(blocks) if blocks.held + blocks.staged == blocks.total() => &mut counts[1],
             Stage::Certified(_) => &mut counts[2],
