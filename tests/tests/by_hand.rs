@@ -306,6 +306,24 @@ fn an_epochs_last_commit_can_never_be_certified() {
     assert_eq!(hand.machine.status().certifiable, last.reference);
 }
 
+/// Workers are done in any order: with the votes of an epoch's last commit only after the next epoch's first can be
+/// certified. Nobody else's votes certify the last one to others.
+#[test]
+fn votes_of_an_epochs_last_commit_are_thrown_away_once_the_next_is_certifiable() {
+    let mut hand = Hand::genesis(Config::default());
+    let last = Made::first(vec![ending(0, validators())]);
+    hand.store(last.observed());
+    let (slow, job) = jobs(hand.tell(Event::VotesObserved { blocks: last.votes(0..3) })).remove(0);
+    let next =
+        Made::new(2, last.reference.digest, next_epoch(), vec![Block { epoch: next_epoch(), ..block(0, 6) }]);
+    hand.store(next.observed());
+    let vote = |author| Block { votes: vec![next.reference], epoch: next_epoch(), ..block(author, 7) };
+    hand.store(Event::VotesObserved { blocks: payloads(&(0..3).map(vote).collect::<Vec<_>>()) });
+    assert_eq!(hand.machine.status().certifiable, next.reference);
+    let batches = hand.store(Event::Verified { id: slow, verdict: job.run([0; 32]) });
+    assert_eq!(batches.iter().map(|batch| batch.blocks.len()).sum::<usize>(), 3);
+}
+
 #[test]
 fn votes_that_storage_holds_are_lost_with_a_restart() {
     let made = Made::first(vec![block(0, 5)]);

@@ -130,8 +130,12 @@ impl SyncMachine {
     }
 
     pub(super) fn votes_verdict(&mut self, buffer: BufferId, blocks: Vec<Verified<CheckedBlock>>) {
-        let certifiable = self.certifiable().index;
-        let useful = |block: &Verified<CheckedBlock>| block.votes.iter().any(|vote| vote.index > certifiable);
+        let (certifiable, epoch) = (self.certifiable().index, self.tip.epoch);
+        // Jobs end in any order, and no later epoch's votes certify the last commit of one: votes of an epoch that is
+        // over by now may be all that there is for that.
+        let useful = |block: &Verified<CheckedBlock>| {
+            block.reference.epoch < epoch || block.votes.iter().any(|vote| vote.index > certifiable)
+        };
         let useful: Vec<_> = blocks.into_iter().filter(useful).map(|block| (block, buffer)).collect();
         if !useful.is_empty() && self.halted.is_none() && !has(Bug::OwnVotesIgnored) {
             self.ledger.keep_more(buffer, useful.len());
