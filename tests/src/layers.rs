@@ -4,7 +4,7 @@
 //! A layer is test binaries, or a function that is told one seed after the other: what else can tell whether a seed
 //! found something wrong becomes a layer with one line in [`LAYERS`].
 
-use crate::fuzz_machine::{machine_inputs_then_completion, machine_seed};
+use crate::{fuzz::seeded, fuzz_machine::machine_inputs_then_completion};
 
 /// A layer.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +91,6 @@ pub const LAYERS: &[Layer] = &[
 fn sequence(seed: u64) -> Result<(), String> {
     const LENGTHS: [usize; 5] = [400, 3_000, 150, 1_000, 60];
     let length = LENGTHS.into_iter().cycle().nth((seed % 5) as usize).unwrap_or(400);
-    let outcome = machine_inputs_then_completion(&machine_seed(seed, length), false);
+    let outcome = machine_inputs_then_completion(&seeded(seed, length), false);
     outcome.map_or(Ok(()), |outcome| outcome.map(|_| ()))
 }

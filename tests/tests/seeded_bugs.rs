@@ -2,7 +2,7 @@
 //! are.
 
 use soma_sync_core::bug::{BUG, Bug};
-use soma_sync_tests::fuzz_machine::{machine_inputs, machine_seed};
+use soma_sync_tests::{fuzz::seeded, fuzz_machine::machine_inputs};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -40,7 +40,7 @@ fn a_bug_is_nowhere_in_the_core_or_at_two_places() {
 #[test]
 fn a_few_sequences_find_something_wrong_without_a_bug() {
     for seed in 0..100 {
-        machine_inputs(&machine_seed(seed, 3_000));
+        machine_inputs(&seeded(seed, 3_000));
     }
 }
 
