@@ -132,5 +132,5 @@ pub(crate) const fn has(_: Bug) -> bool {
 #[cfg(feature = "defence-switches")]
 pub(crate) fn has(bug: Bug) -> bool {
     static PUT_IN: std::sync::OnceLock<Option<Bug>> = std::sync::OnceLock::new();
-    *PUT_IN.get_or_init(|| crate::switch::read(BUG, Bug::named)) == Some(bug)
+    *PUT_IN.get_or_init(|| crate::environment::switch(BUG, Bug::named)) == Some(bug)
 }

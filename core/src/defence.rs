@@ -167,5 +167,5 @@ pub(crate) const fn stands(_: Defence) -> bool {
 #[cfg(feature = "defence-switches")]
 pub(crate) fn stands(defence: Defence) -> bool {
     static REMOVED: std::sync::OnceLock<Option<Defence>> = std::sync::OnceLock::new();
-    *REMOVED.get_or_init(|| crate::switch::read(WITHOUT, Defence::named)) != Some(defence)
+    *REMOVED.get_or_init(|| crate::environment::switch(WITHOUT, Defence::named)) != Some(defence)
 }

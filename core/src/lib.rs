@@ -150,6 +150,7 @@ pub mod defence;
 #[cfg(not(feature = "defence-switches"))]
 mod defence;
 mod digest;
+mod environment;
 pub mod event;
 pub mod explain;
 mod id;

@@ -33,15 +33,3 @@ macro_rules! switches {
     };
 }
 pub(crate) use switches;
-
-/// The switch that a variable of the environment names, if it is set.
-///
-/// # Panics
-///
-/// Where there is no switch of that name: a test must not pass for a misspelt one.
-#[cfg(feature = "defence-switches")]
-#[allow(clippy::panic, reason = "only tests build it")]
-pub(crate) fn read<T>(variable: &str, named: impl Fn(&str) -> Option<T>) -> Option<T> {
-    let name = std::env::var(variable).ok()?;
-    Some(named(&name).unwrap_or_else(|| panic!("{variable}: there is no {name}")))
-}
