@@ -67,6 +67,8 @@ switches! {
     BlockDigests,
     /// The good blocks of an answer are kept beside bad ones (threats: 15).
     GoodBlocks,
+    /// Who has delivered no good block is asked for few of them at a time (threats: 15).
+    SmallFirstRequests,
     /// A bad block is its sender's offence (threats: 15).
     BadBlocks,
     /// A bad certifier is its sender's offence (threats: 15).
@@ -79,6 +81,8 @@ switches! {
     ServedRate,
     /// A dear answer is not given to a peer over and over (threats: 17).
     RepeatedAnswers,
+    /// Who leaves answers unread is served one at a time for a while (threats: 18).
+    UnreadAnswers,
     /// A peer holds so many places, and never more than are left free (threats: 18).
     ServingPerPeer,
     /// Peers are served in turns, by bytes (threats: 17).

@@ -12,6 +12,7 @@ use crate::{
     types::{CommitIndex, PeerId},
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::time::Duration;
 
 /// What happened. Whatever it is, deadlines that have passed are expired first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -106,5 +107,7 @@ pub enum Event {
         id: InboundId,
         /// Bytes that were sent.
         bytes: u64,
+        /// How long, of the time that it took, there was something to send that the peer did not take in.
+        waited: Duration,
     },
 }

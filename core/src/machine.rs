@@ -208,7 +208,7 @@ impl SyncMachine {
             Event::Broadcasted { through } => {
                 self.delivered = self.delivered.max(through.min(self.broadcast));
             }
-            Event::Served { id, bytes } => self.served(id, bytes),
+            Event::Served { id, bytes, waited } => self.served(id, bytes, waited),
         }
         self.advance();
         self.serve_parked();

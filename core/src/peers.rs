@@ -40,6 +40,8 @@ const DELIVERY_WHOLE: u32 = 256;
 /// How many answers are looked back on, and their bits.
 const ANSWERS_REMEMBERED: u32 = 100;
 const ANSWERS_MASK: u128 = (1 << ANSWERS_REMEMBERED) - 1;
+/// Most blocks that one request asks of a peer that has not delivered a good one yet: all of them may be bad.
+const BLOCKS_UNPROVEN: usize = 64;
 /// The fewest blocks that a peer is asked for, however often it cuts answers short.
 const BLOCKS_MIN: usize = 16;
 /// How often the time for which a peer is not asked for the same again is doubled at most.
@@ -282,10 +284,13 @@ impl Peer {
         halvings.and_then(|halvings| u32::try_from(halvings).ok()).unwrap_or(u32::MAX)
     }
 
-    /// Most blocks that one request to it may ask for: twice as many after each while in which it cut nothing short.
+    /// Most blocks that one request to it may ask for: few before it has delivered any, and twice as many after each
+    /// while in which it cut nothing short.
     pub(crate) fn max_blocks(&self, now: Timestamp) -> usize {
         let doublings = self.halvings(now).min(usize::BITS);
-        self.max_blocks.saturating_mul(1usize.checked_shl(doublings).unwrap_or(usize::MAX))
+        let most = self.max_blocks.saturating_mul(1usize.checked_shl(doublings).unwrap_or(usize::MAX));
+        let unproven = self.served_bytes == 0 && stands(Defence::SmallFirstRequests);
+        if unproven { most.min(BLOCKS_UNPROVEN) } else { most }
     }
 
     /// It is to be asked for this many blocks at a time, at most, for a while.

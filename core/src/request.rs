@@ -149,6 +149,20 @@ pub enum RefuseReason {
     Internal,
 }
 
+impl RefuseReason {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Busy,
+        Self::InvalidRange,
+        Self::TooMany,
+        Self::InvalidReference,
+        Self::Malformed,
+        Self::Unavailable,
+        Self::TooLarge,
+        Self::Internal,
+    ];
+}
+
 /// Why a request of ours ended without its whole answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum RequestFailure {

@@ -1,18 +1,20 @@
 //! Admission of what peers ask of us, before storage is touched (scheduling: Serving; threats: 17, 18, 27).
 //!
 //! A request passes three gates. Its peer may ask so often, and be sent so many bytes, in a second. It is not given
-//! the same dear answer again and again. And it needs a slot, which it keeps until all is sent.
+//! the same dear answer again and again. And it needs a slot, which it keeps until all is sent. Who leaves answers
+//! unread is served one at a time for a while.
 //!
 //! Slots are shared out so that nobody's hunger is another's wait. A peer never holds more slots than are free: however
 //! many are greedy, there is one for who comes next. Who gets none at once waits in a queue, and the queues take turns
 //! by bytes (deficit round robin): each turn brings a credit of bytes, an answer costs as much credit as it may have
 //! bytes, and what it did not need is given back when it is sent.
 //!
-//! Bounded: what is served by `max_serving`, what waits by `max_queued`, and records by the connected peers and those
-//! to whom something is still being sent.
+//! Bounded: what is served by `max_serving`, what waits by `max_queued`, and records by the connected peers, those to
+//! whom something is still being sent, and a thousand who read nothing.
 
 mod bucket;
 mod recent;
+mod unread;
 
 use crate::{
     bug::{Bug, has},
@@ -31,6 +33,7 @@ use alloc::{
 use bucket::Bucket;
 use core::time::Duration;
 use recent::{Answered, Recent};
+use unread::Unread;
 
 /// What an answer costs at least in credit, in bytes: looking it up is work, however little there is to send.
 const LEAST_COST: u64 = 4 * 1024;
@@ -50,6 +53,7 @@ pub(crate) struct Serve {
     waiting: BTreeMap<InboundId, PeerId>,
     /// The peers that have requests waiting, the one whose turn it is first.
     turns: VecDeque<PeerId>,
+    unread: Unread,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -114,6 +118,8 @@ pub(crate) enum Refused {
     Repeated,
     /// As many are served and wait as may.
     Room,
+    /// Its peer left answers unread, and is served one at a time for a while.
+    Unread,
 }
 
 /// An answer whose turn it is.
@@ -192,6 +198,7 @@ impl Serve {
             serving: BTreeMap::new(),
             waiting: BTreeMap::new(),
             turns: VecDeque::new(),
+            unread: Unread::default(),
         }
     }
 
@@ -226,6 +233,10 @@ impl Serve {
         let room = client.queue.len() < self.limits.queue_per_peer && queued < self.limits.queue;
         if known || !at_once && !room {
             return Err(Refused::Room);
+        }
+        let busy = client.serving > 0 || !client.queue.is_empty();
+        if busy && self.unread.rests(peer, now) && stands(Defence::UnreadAnswers) {
+            return Err(Refused::Unread);
         }
         let answer = plan.max_bytes().map(|_| Answered::new(&plan, now));
         let repeated = answer.is_some_and(|answer| client.recent.is_repeated(answer));
@@ -327,7 +338,13 @@ impl Serve {
     }
 
     /// A request is over: served as far as it will be, or withdrawn.
-    pub(crate) fn finished(&mut self, id: InboundId, bytes: u64, now: Timestamp) -> Finished {
+    pub(crate) fn finished(
+        &mut self,
+        id: InboundId,
+        bytes: u64,
+        waited: Duration,
+        now: Timestamp,
+    ) -> Finished {
         if let Some(peer) = self.waiting.get(&id).copied() {
             self.withdraw(peer, |waiting| waiting.id == id);
             return Finished::Waited;
@@ -335,6 +352,7 @@ impl Serve {
         let Some(Serving { peer, max_bytes, answer, deadline }) = self.serving.remove(&id) else {
             return Finished::Unknown;
         };
+        self.unread.judge(peer, waited, bytes, now);
         if let Some(client) = self.clients.get_mut(&peer) {
             let spared = max_bytes.saturating_sub(bytes);
             client.serving = client.serving.saturating_sub(usize::from(!has(Bug::ServingNeverFreed)));
@@ -442,7 +460,10 @@ impl Serve {
             () if clients().any(|client| !client.queue.is_empty() && could_begin(client)) => {
                 Err("serve: a request waits that could be served")
             }
-            () => self.clients.values().try_for_each(|client| client.recent.check_invariants()),
+            () => {
+                self.unread.check_invariants()?;
+                self.clients.values().try_for_each(|client| client.recent.check_invariants())
+            }
         }
     }
 

@@ -284,22 +284,12 @@ fn requests_have_these_bytes_on_the_wire() {
 
 #[test]
 fn a_refusal_arrives_as_it_was_sent() {
-    let reasons = [
-        RefuseReason::Busy,
-        RefuseReason::InvalidRange,
-        RefuseReason::TooMany,
-        RefuseReason::InvalidReference,
-        RefuseReason::Malformed,
-        RefuseReason::Unavailable,
-        RefuseReason::TooLarge,
-        RefuseReason::Internal,
-    ];
     let status = |bytes| {
         let mut decoder = FrameDecoder::new();
         decoder.push(bytes);
         read_status(decoder.varint().expect("good").expect("whole"))
     };
-    for reason in reasons {
+    for reason in RefuseReason::ALL {
         assert_eq!(status(encode_refusal(reason)), Err(reason));
     }
     assert_eq!(status(answered_status()), Ok(()));

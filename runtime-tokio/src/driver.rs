@@ -178,7 +178,7 @@ impl<S: Store, T: Transport> Driver<S, T> {
             }
             Input::Withdrawn(id) => {
                 if self.work.asked.remove(&id).is_some() {
-                    self.handle(Event::Served { id, bytes: 0 });
+                    self.handle(Event::Served { id, bytes: 0, waited: Duration::ZERO });
                 }
             }
             // Whoever asked may have gone away.
@@ -254,7 +254,7 @@ impl<S: Store, T: Transport> Driver<S, T> {
         };
         // The peer has gone away. Where something is still owed to the machine, it has it now.
         if let Some(Reply::Serve { id, .. }) = unsent {
-            self.work.events.push_back(Event::Served { id, bytes: 0 });
+            self.work.events.push_back(Event::Served { id, bytes: 0, waited: Duration::ZERO });
         }
     }
 

@@ -141,7 +141,7 @@ impl<S: Store> Inbound<S> {
         deadline: Instant,
     ) {
         let peer = stream.peer;
-        let sent = Arc::new(AtomicU64::new(0));
+        let sent = Arc::new(Sent::default());
         let serving = {
             let (inbound, sent) = (Arc::clone(&self), Arc::clone(&sent));
             async move { timeout_at(deadline, inbound.send_answer(stream, plan, &sent)).await }
@@ -153,7 +153,8 @@ impl<S: Store> Inbound<S> {
             Ok(Err(_)) => tracing::debug!(?peer, ?id, "an answer was not read in time"),
             Err(error) => tracing::error!(?peer, ?id, "serving failed: {error}"),
         }
-        let served = Event::Served { id, bytes: sent.load(Ordering::Relaxed) };
+        let waited = Duration::from_micros(sent.waited_us.load(Ordering::Relaxed));
+        let served = Event::Served { id, bytes: sent.bytes.load(Ordering::Relaxed), waited };
         // Without a driver there is nobody to tell.
         let _ = self.mailbox.send(Input::Event(served)).await;
     }
@@ -163,7 +164,7 @@ impl<S: Store> Inbound<S> {
         &self,
         mut stream: Stream<W>,
         plan: ServePlan,
-        sent: &AtomicU64,
+        sent: &Sent,
     ) -> Result<(), BrokenOff> {
         let patience = self.config.request_timeout;
         let mut answer = Answer::new(Arc::clone(&self.store), plan);
@@ -180,8 +181,8 @@ impl<S: Store> Inbound<S> {
                     while !message.is_empty() {
                         let part = message.split_to(message.len().min(PART_BYTES));
                         let bytes = part.len() as u64;
-                        stream.send_part(part, patience).await?;
-                        sent.fetch_add(bytes, Ordering::Relaxed);
+                        sent.waiting(stream.send_part(part, patience)).await?;
+                        sent.bytes.fetch_add(bytes, Ordering::Relaxed);
                     }
                 }
                 Err(reason) if !started => {
@@ -195,8 +196,31 @@ impl<S: Store> Inbound<S> {
             answer = rest;
         }
         stream.sender.finish()?;
-        stream.sender.stopped().await;
+        sent.waiting(stream.sender.stopped()).await;
         Ok(())
+    }
+}
+
+/// What has become of an answer so far.
+#[derive(Default)]
+struct Sent {
+    bytes: AtomicU64,
+    /// How long it had to wait for the peer, in microseconds.
+    waited_us: AtomicU64,
+}
+
+impl Sent {
+    /// Counts how long something takes, even where it is given up before it is done.
+    async fn waiting<T>(&self, what: impl Future<Output = T>) -> T {
+        struct Waiting<'a>(&'a Sent, Instant);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                let waited = u64::try_from(self.1.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.0.waited_us.fetch_add(waited, Ordering::Relaxed);
+            }
+        }
+        let _waiting = Waiting(self, Instant::now());
+        what.await
     }
 }
 
@@ -418,7 +442,7 @@ mod tests {
     }
 
     fn is_served(input: Option<Input>) -> bool {
-        matches!(input, Some(Input::Event(Event::Served { id, bytes: 0 })) if id == InboundId::new(5))
+        matches!(input, Some(Input::Event(Event::Served { id, bytes: 0, .. })) if id == InboundId::new(5))
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ mod trouble;
 mod verdicts;
 
 pub use chain_store::ChainStore;
-pub use links::Link;
+pub use links::{Link, Pace};
 pub use node::Traffic;
 pub use plight::Step;
 pub use trouble::Trouble;
@@ -51,30 +51,6 @@ use trouble::Troubles;
 /// A node of the world, by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(usize);
-
-/// How fast things happen where nothing else is said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// From one node to another, one way.
-    pub latency: Duration,
-    /// Bytes per second that answers of one node to another travel with.
-    pub bandwidth: u64,
-    /// One verification job.
-    pub job: Duration,
-    /// One batch.
-    pub store: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            latency: Duration::from_millis(10),
-            bandwidth: 100_000_000,
-            job: Duration::from_millis(1),
-            store: Duration::from_millis(2),
-        }
-    }
-}
 
 /// What a node does to its answers before they travel. The default is to send them as they are.
 pub type Tamper = Box<dyn FnMut(&Request, Reply) -> Reply>;

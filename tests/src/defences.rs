@@ -193,6 +193,7 @@ pub const HELD: &[Held] = &[
     held("14", Defence::CommitOrder, &["threat_14_too_many_reordered_or_foreign_items_are_taken"]),
     held("14", Defence::BlockDigests, &["threat_14_too_many_reordered_or_foreign_items_are_taken"]),
     held("15", Defence::GoodBlocks, BAD_ITEMS),
+    held("15", Defence::SmallFirstRequests, &["threat_15_a_stranger_is_asked_for_all_blocks_at_once"]),
     held("15", Defence::BadBlocks, BAD_ITEMS),
     held("15", Defence::BadCertifiers, &["threat_15_one_bad_certifier_spoils_the_quorum"]),
     held("16", Defence::IdlePushes, &["threat_16_pushes_at_full_speed_make_work_without_end"]),
@@ -200,6 +201,7 @@ pub const HELD: &[Held] = &[
     held("17", Defence::ServedRate, &["a_peer_is_sent_more_bytes_in_a_second_than_it_may_be"]),
     held("17", Defence::RepeatedAnswers, ADMISSION),
     held("18", Defence::ServingPerPeer, ADMISSION),
+    held("18", Defence::UnreadAnswers, &["threat_18_who_reads_nothing_holds_places_again_and_again"]),
     held(
         "17",
         Defence::FairTurns,

@@ -291,7 +291,7 @@ impl Subject {
             events.push(Event::Broadcasted { through: status.durable });
         }
         for id in std::mem::take(&mut self.serving) {
-            events.push(Event::Served { id, bytes: 0 });
+            events.push(Event::Served { id, bytes: 0, waited: Duration::ZERO });
         }
         for (id, request) in std::mem::take(&mut self.requests) {
             let part = match request {

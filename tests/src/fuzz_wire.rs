@@ -110,17 +110,7 @@ pub fn wire_round_trip(bytes: &[u8]) {
     let (Ok(request), Ok(part)) = (draw_request(&mut input), draw_part(&mut input)) else { return };
     request_round_trip(&request);
     part_round_trip(&part);
-    let reasons = [
-        RefuseReason::Busy,
-        RefuseReason::InvalidRange,
-        RefuseReason::TooMany,
-        RefuseReason::InvalidReference,
-        RefuseReason::Malformed,
-        RefuseReason::Unavailable,
-        RefuseReason::TooLarge,
-        RefuseReason::Internal,
-    ];
-    let Ok(reason) = input.choose(&reasons) else { return };
+    let Ok(reason) = input.choose(&RefuseReason::ALL) else { return };
     let mut decoder = FrameDecoder::new();
     decoder.push(encode_refusal(*reason));
     assert_eq!(decoder.varint().map(|status| status.map(read_status)), Ok(Some(Err(*reason))));

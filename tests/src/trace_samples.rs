@@ -228,18 +228,6 @@ pub fn verdicts() -> Vec<Verdict> {
     all
 }
 
-/// All reasons to refuse.
-pub const REFUSALS: [RefuseReason; 8] = [
-    RefuseReason::Busy,
-    RefuseReason::InvalidRange,
-    RefuseReason::TooMany,
-    RefuseReason::InvalidReference,
-    RefuseReason::Malformed,
-    RefuseReason::Unavailable,
-    RefuseReason::TooLarge,
-    RefuseReason::Internal,
-];
-
 /// All requests.
 pub fn requests() -> Vec<Request> {
     vec![
@@ -306,7 +294,7 @@ pub fn events() -> Vec<Event> {
         RequestFailure::Oversize,
         RequestFailure::Local,
     ];
-    let failures = failures.into_iter().chain(REFUSALS.map(RequestFailure::Refused));
+    let failures = failures.into_iter().chain(RefuseReason::ALL.map(RequestFailure::Refused));
     let mut all = vec![
         Event::Tick,
         Event::CommitObserved { commit: payload("commit"), blocks: vec![payload("a"), payload("b")] },
@@ -320,11 +308,11 @@ pub fn events() -> Vec<Event> {
         Event::StoreReopened { start: Box::new(start()) },
         Event::Pruned { lowest: index(0) },
         Event::Broadcasted { through: index(u32::MAX) },
-        Event::Served { id: InboundId::new(6), bytes: 1 << 40 },
+        Event::Served { id: InboundId::new(6), bytes: 1 << 40, waited: Duration::from_micros(2_500_000) },
     ];
     let received = |request| Event::RequestReceived { id: InboundId::new(300), peer: PEER, request };
     all.extend(requests().into_iter().map(|request| received(Ok(request))));
-    all.extend(REFUSALS.map(|reason| received(Err(reason))));
+    all.extend(RefuseReason::ALL.map(|reason| received(Err(reason))));
     all.extend(parts().into_iter().map(|part| Event::ResponsePart { id: RequestId::new(8), part }));
     all.extend(
         failures.map(|failure| Event::RequestFinished { id: RequestId::new(9), result: Err(failure) }),

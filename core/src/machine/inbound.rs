@@ -14,6 +14,7 @@ use crate::{
     types::{BlockRef, CommitIndex, CommitRange, CommitRef, PeerId, Round},
 };
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// How a request is answered.
 enum Answer {
@@ -86,6 +87,7 @@ impl SyncMachine {
             Refused::Rate => &mut self.counters.refused_rate,
             Refused::Repeated => &mut self.counters.refused_repeats,
             Refused::Room => &mut self.counters.refused_room,
+            Refused::Unread => &mut self.counters.refused_unread,
         };
         *count = count.saturating_add(1);
         RefuseReason::Busy
@@ -276,11 +278,11 @@ impl SyncMachine {
     }
 
     /// An inbound request is finished with, or withdrawn before it was answered.
-    pub(super) fn served(&mut self, id: InboundId, bytes: u64) {
+    pub(super) fn served(&mut self, id: InboundId, bytes: u64, waited: Duration) {
         if self.parking.withdraw(id).is_some() {
             return;
         }
-        match self.serve.finished(id, bytes, self.now) {
+        match self.serve.finished(id, bytes, waited, self.now) {
             Finished::Served => {
                 self.counters.sent_bytes = self.counters.sent_bytes.saturating_add(bytes);
                 self.serve_next();

@@ -127,6 +127,8 @@ pub struct Counters {
     pub refused_rate: u64,
     /// Inbound requests refused because their peer had been given the same dear answer twice a short while before.
     pub refused_repeats: u64,
+    /// Inbound requests refused because their peer left answers unread a short while ago.
+    pub refused_unread: u64,
     /// Inbound requests refused because as many were served and waited as may.
     pub refused_room: u64,
 }

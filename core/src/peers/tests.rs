@@ -12,6 +12,7 @@ fn proven() -> Peer {
     peer.answered(Duration::from_millis(100));
     peer.delivered(CommitIndex::new(1));
     peer.succeeded(&Config::default());
+    peer.served_bytes = 1;
     peer
 }
 

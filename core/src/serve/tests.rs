@@ -46,7 +46,12 @@ impl Server {
     }
 
     fn done(&mut self, id: InboundId, bytes: u64) -> Finished {
-        self.serve.finished(id, bytes, self.now)
+        self.serve.finished(id, bytes, Duration::ZERO, self.now)
+    }
+
+    /// An answer is over for which its peer was waited for so many seconds.
+    fn left(&mut self, id: InboundId, bytes: u64, seconds: u64) -> Finished {
+        self.serve.finished(id, bytes, Duration::from_secs(seconds), self.now)
     }
 
     fn of(&self, peer: PeerId) -> usize {
@@ -183,6 +188,29 @@ fn one_peer_takes_the_slot_of_the_next() {
     }
     server.begun();
     assert_eq!((server.of(peer(1)), server.of(peer(9))), (5, 1));
+}
+
+#[test]
+fn who_reads_nothing_holds_many_slots_again() {
+    let mut server = Server::new(&Config::default());
+    let asked = |server: &mut Server, number| {
+        let let_in: Vec<_> = (0..4).filter_map(|_| server.ask(peer(number), 1 << 20).ok()).collect();
+        server.begun();
+        let_in
+    };
+    let [left, read, slow] = [1, 2, 3].map(|number| asked(&mut server, number));
+    server.pass(10 * SECOND);
+    left.iter().for_each(|id| assert_eq!(server.left(*id, 60_000, 10), Finished::Served));
+    // However long it took because of us, or of a narrow link.
+    read.iter().for_each(|id| assert_eq!(server.left(*id, 0, 4), Finished::Served));
+    slow.iter().for_each(|id| assert_eq!(server.left(*id, 10 * unread::LEAST_READ, 10), Finished::Served));
+    assert_eq!([1, 2, 3].map(|number| asked(&mut server, number).len()), [1, 4, 4]);
+    assert_eq!(server.ask(peer(1), 1 << 20), Err(Refused::Unread));
+    // Going away does not help.
+    server.serve.gone(peer(1));
+    assert_eq!(server.ask(peer(1), 1 << 20), Err(Refused::Unread));
+    server.pass(20 * SECOND);
+    assert_eq!(asked(&mut server, 1).len(), 4);
 }
 
 #[test]

@@ -238,6 +238,7 @@ fn counters(registry: &mut Registry, machine: &Status) {
         ("queued_requests", "Inbound requests that had to wait to be served", counters.queued_requests),
         ("refused_rate", "Inbound requests over their peer's rate", counters.refused_rate),
         ("refused_repeats", "Inbound requests for the same dear answer again", counters.refused_repeats),
+        ("refused_unread", "Inbound requests of peers that left answers unread", counters.refused_unread),
         ("refused_room", "Inbound requests for which there was no room", counters.refused_room),
     ];
     for (name, help, value) in counted {

@@ -256,7 +256,7 @@ impl Driver {
             command @ Command::Serve { id, .. } => {
                 // A serve is owed to the machine: who has gone away was served, with nothing.
                 if self.asked.remove(&id).is_none_or(|reply| reply.send(command).is_err()) {
-                    self.done.push_back(Event::Served { id, bytes: 0 });
+                    self.done.push_back(Event::Served { id, bytes: 0, waited: Duration::ZERO });
                 }
             }
             // Here for good. A node in the world lets the peer in again after the ban.

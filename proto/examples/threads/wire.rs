@@ -21,7 +21,7 @@ use std::{
         mpsc::{self, SyncSender},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Most requests of peers at a time; more are turned away.
@@ -110,10 +110,10 @@ impl Server {
             }
             Ok(Command::Refuse { reason, .. }) => stream.write_all(&encode_refusal(reason)),
             Ok(Command::Serve { id, plan, deadline }) => {
-                let mut bytes = 0;
+                let (begun, mut bytes) = (Instant::now(), 0);
                 let result = self.serve(stream, &plan, deadline, &mut bytes);
                 // Sent in full or not, the machine is owed this.
-                let _ = self.inbox.send(Input::Event(Event::Served { id, bytes }));
+                let _ = self.inbox.send(Input::Event(Event::Served { id, bytes, waited: begun.elapsed() }));
                 result
             }
             // No other command answers a request; or the node stops.

@@ -551,6 +551,9 @@ pub struct Served {
     pub id: u64,
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
+    /// In microseconds.
+    #[prost(uint64, tag = "3")]
+    pub waited: u64,
 }
 /// Commands, column by column.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,12 +1,36 @@
 //! Links: how long what one node sends to another takes, and what of it is lost.
 
-use super::{NodeId, Pace};
+use super::NodeId;
 use crate::{draw::Draws, fault::Fault};
 use soma_sync_core::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
+
+/// How fast things happen where nothing else is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// From one node to another, one way.
+    pub latency: Duration,
+    /// Bytes per second that answers of one node to another travel with.
+    pub bandwidth: u64,
+    /// One verification job.
+    pub job: Duration,
+    /// One batch.
+    pub store: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_millis(10),
+            bandwidth: 100_000_000,
+            job: Duration::from_millis(1),
+            store: Duration::from_millis(2),
+        }
+    }
+}
 
 /// One direction of the link between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,7 @@ pub(super) struct Stream {
     end: End,
     /// When the last message arrives: the next one does not overtake it.
     arrival: Timestamp,
+    begun: Timestamp,
     sent: u64,
 }
 
@@ -133,7 +134,7 @@ impl World {
         }
         let first = parts.front().map_or(Duration::ZERO, |(pause, _)| *pause);
         let inbound = until.is_some().then_some(inbound);
-        let stream = Stream { server, inbound, parts, end, arrival: self.now, sent: 0 };
+        let stream = Stream { server, inbound, parts, end, arrival: self.now, begun: self.now, sent: 0 };
         self.streams.insert(id, stream);
         if let Some(until) = until {
             self.schedule_at(until, Occurrence::GiveUp { stream: id });
@@ -217,7 +218,11 @@ impl World {
         if let Some((server, inbound)) = self.unanswered.remove(&id)
             && self.nodes[server.0].inbound.remove(&inbound).is_some()
         {
-            self.schedule_event(Duration::ZERO, server, Event::Served { id: inbound, bytes: 0 });
+            self.schedule_event(
+                Duration::ZERO,
+                server,
+                Event::Served { id: inbound, bytes: 0, waited: Duration::ZERO },
+            );
         }
         if let Some(stream) = self.streams.get(&id) {
             let server = stream.server;
@@ -230,9 +235,11 @@ impl World {
 
     /// An answer is sent as far as it will be.
     fn served(&mut self, id: StreamId) {
-        let Some(Stream { server, inbound, sent, .. }) = self.streams.remove(&id) else { return };
-        if let Some(inbound) = inbound {
-            self.schedule_event(Duration::ZERO, server, Event::Served { id: inbound, bytes: sent });
+        let Some(Stream { server, inbound, sent, begun, .. }) = self.streams.remove(&id) else { return };
+        if let Some(id) = inbound {
+            // Reading from storage takes no time here.
+            let waited = self.now.saturating_since(begun);
+            self.schedule_event(Duration::ZERO, server, Event::Served { id, bytes: sent, waited });
         }
     }
 

@@ -375,6 +375,6 @@ impl Subject {
             let at = input.choose_index(self.serving.len())?;
             self.serving.swap_remove(at)
         };
-        Ok(Event::Served { id, bytes: input.arbitrary()? })
+        Ok(Event::Served { id, bytes: input.arbitrary()?, waited: Duration::from_micros(input.arbitrary()?) })
     }
 }

@@ -189,7 +189,7 @@ impl Server {
             let at = input.choose_index(self.waiting.len())?;
             let id = *self.waiting.keys().nth(at).expect("an index below the count");
             self.waiting.remove(&id);
-            self.handle(Event::Served { id, bytes: 0 });
+            self.handle(Event::Served { id, bytes: 0, waited: Duration::ZERO });
         }
         Ok(())
     }
@@ -201,17 +201,18 @@ impl Server {
             let id = *self.sending.keys().nth(at).expect("an index below the count");
             let most = self.sending[&id].max_bytes.min(1 << 32);
             let bytes = input.int_in_range(0..=most)?;
-            self.complete(id, bytes);
+            let waited = Duration::from_millis(input.int_in_range(0..=20_000)?);
+            self.complete(id, bytes, waited);
         }
         Ok(())
     }
 
-    fn complete(&mut self, id: InboundId, bytes: u64) {
+    fn complete(&mut self, id: InboundId, bytes: u64, waited: Duration) {
         let sending = self.sending.remove(&id).expect("it is being sent");
         if let Some(given) = self.given.get_mut(&sending.peer) {
             given.bytes += bytes;
         }
-        self.handle(Event::Served { id, bytes });
+        self.handle(Event::Served { id, bytes, waited });
     }
 
     /// Our own consensus makes so many commits, and votes for the last.
@@ -395,13 +396,13 @@ impl Server {
     /// All answers are sent, and time passes: nothing may be left.
     fn finish(&mut self) {
         while let Some(id) = self.sending.keys().next().copied() {
-            self.complete(id, 0);
+            self.complete(id, 0, Duration::ZERO);
             self.check();
         }
         self.now = self.now.saturating_add(self.config.max_park);
         self.handle(Event::Tick);
         while let Some(id) = self.sending.keys().next().copied() {
-            self.complete(id, 0);
+            self.complete(id, 0, Duration::ZERO);
         }
         self.check();
         assert!(self.waiting.is_empty(), "a request was never answered");

@@ -230,6 +230,28 @@ async fn unread_answers_are_given_up(settings: Settings) {
     server.stop().await;
 }
 
+/// The server's adapter knows for how long it waited for a reader, and its machine does not wait for the same one so often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_18_who_read_nothing_is_served_as_before() {
+    let chain = dear();
+    let mut settings = small();
+    settings.machine.serve_timeout = Duration::from_secs(6);
+    let server = Honest::start(2, &chain.full(), settings).await;
+    let hostile = Raw::new(9, deaf());
+    let connection = hostile.dial(server.place).await;
+    let unread = ask_and_do_not_read(&connection).await;
+    server.until(|status| status.serving > 1).await;
+    server.until(|status| status.serving + status.serve_queue == 0).await;
+    drop(unread);
+    let again = ask_and_do_not_read(&connection).await;
+    let status = server.until(|status| status.counters.refused_unread > 0).await;
+    assert!(status.serving <= 1);
+    drop(again);
+    hostile.leave().await;
+    server.is_alone_again().await;
+    server.stop().await;
+}
+
 fn bytes_of(made: &soma_sync_sim::chain::MadeCommit) -> usize {
     made.blocks.iter().map(|block| block.payload.bytes().len()).sum()
 }

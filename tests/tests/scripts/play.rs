@@ -395,7 +395,7 @@ impl Play {
     }
 
     pub(crate) fn served(&mut self, id: u64, bytes: u64) -> Result<(), String> {
-        self.handle(Event::Served { id: InboundId::new(id), bytes })
+        self.handle(Event::Served { id: InboundId::new(id), bytes, waited: Duration::ZERO })
     }
 
     /// Our own consensus makes a commit.

@@ -302,6 +302,7 @@ impl Printer<'_> {
             ("queued", counters.queued_requests),
             ("refused for rate", counters.refused_rate),
             ("refused as repeated", counters.refused_repeats),
+            ("refused to who reads nothing", counters.refused_unread),
             ("refused for room", counters.refused_room),
         ];
         let counted = all.iter().filter(|(_, number)| *number > 0);

@@ -115,6 +115,39 @@ fn threat_18_answers_that_nobody_reads_hold_places_for_ever() {
     assert_eq!(world.traffic(server).served_bytes, before.served_bytes);
 }
 
+/// Twenty identities fill nearly all places with answers that they do not read, and would again as soon as those are given up.
+#[test]
+fn threat_18_who_reads_nothing_holds_places_again_and_again() {
+    let lab = lab(120, 1);
+    let config = Config { serve_timeout: 10 * SECOND, ..Config::default() };
+    let mut world = World::new(Pace::default());
+    world.judged_by(lab.chain());
+    let server = world.add(config.clone(), all(&lab));
+    let client = world.add(small(), first(&lab, 0));
+    let requests: Vec<_> = (1..=110).map(|start| fetch(start, 120)).collect();
+    for _ in 0..20 {
+        let from = world.add(Config::default(), first(&lab, 0));
+        world.connect(server, from);
+        world.set_reads(from, false);
+        flood_requests(&mut world, from, server, Duration::from_millis(20), requests.clone());
+    }
+    world.run_until(5 * SECOND, |_| false);
+    let serving = world.machine(server).status().serving;
+    assert!(serving * 10 > config.max_serving as usize * 9, "{serving} at first");
+    // Those are given up, and then those that waited for their places.
+    world.run_until(6 * SECOND, |_| false);
+    let serving = world.machine(server).status().serving;
+    assert!(serving <= 20 * config.max_queued_per_peer as usize, "{serving} at second");
+    world.run_until(10 * SECOND, |_| false);
+    let serving = world.machine(server).status().serving;
+    assert!(serving <= 20, "{serving} at last");
+    world.connect(client, server);
+    let tip = tip(&lab);
+    let reached = world.run_until(5 * SECOND, |world| world.machine(client).status().certifiable == tip);
+    assert!(reached, "at {} after five seconds", world.machine(client).status().queued);
+    assert!(world.machine(server).status().counters.refused_unread > 0);
+}
+
 #[test]
 fn threat_19_requests_that_make_no_sense_are_served() {
     let lab = lab(40, 2);

@@ -178,6 +178,18 @@ fn threat_15_what_comes_after_a_bad_block_is_fetched_again() {
     assert_eq!(asked.get(), 60 * 5 - 19);
 }
 
+/// All that a stranger sends may have to be thrown away.
+#[test]
+fn threat_15_a_stranger_is_asked_for_all_blocks_at_once() {
+    let lab = lab(120, 1);
+    let mut scene = Scene::new(&lab, Config::default(), 1, vec![Manner::BadBlocks]);
+    scene.reach(MINUTE);
+    assert_eq!(scene.offences(), [Offence::BadBlock]);
+    let traffic = scene.world.traffic(scene.client);
+    // Three requests for 64 of the 600, before the first answer is looked through.
+    assert!(traffic.fetched_bytes * 10 <= traffic.needed_bytes * 14, "{traffic:?}");
+}
+
 #[test]
 fn threat_15_good_headers_with_bad_payloads_are_stored() {
     assert_eq!(on_blocks(Manner::BadBlocks), [Offence::BadBlock]);

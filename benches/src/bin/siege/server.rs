@@ -75,6 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "sent_bytes": status.counters.sent_bytes,
             "refused_rate": status.counters.refused_rate,
             "refused_repeats": status.counters.refused_repeats,
+            "refused_unread": status.counters.refused_unread,
             "refused_room": status.counters.refused_room,
             "offences": status.counters.offences,
         }))

@@ -32,7 +32,9 @@ pub(crate) fn event_line(event: &Event) -> String {
         Event::StoreReopened { start } => format!("the store is open again, at {}", start.tip.reference),
         Event::Pruned { lowest } => format!("pruned, the lowest commit is {lowest}"),
         Event::Broadcasted { through } => format!("subscribers have taken commit {through}"),
-        Event::Served { id, bytes } => format!("served {id:?}, {bytes} bytes"),
+        Event::Served { id, bytes, waited } => {
+            format!("served {id:?}, {bytes} bytes, waited {waited:?} for the peer")
+        }
     }
 }
 

@@ -102,7 +102,7 @@ impl Requests {
                     self.theirs.insert(id.get(), place);
                 }
             }
-            Event::Served { id, bytes } => {
+            Event::Served { id, bytes, .. } => {
                 self.close_theirs(id.get(), at, Outcome::Answered, *bytes);
             }
             Event::ResponsePart { id, part } => {

@@ -6,6 +6,8 @@ use super::{
     start::{self, read_committee, write_committee},
     verdict,
 };
+use crate::trace::mark::micros;
+use core::time::Duration;
 use pb::{entry, received};
 use soma_sync_core::{
     command::BatchId,
@@ -46,7 +48,9 @@ pub(in super::super) fn write(event: &Event, full: bool) -> entry::Event {
         Event::StoreReopened { start } => entry::Event::StoreReopened(start::write(start)),
         Event::Pruned { lowest } => entry::Event::Pruned(lowest.get()),
         Event::Broadcasted { through } => entry::Event::Broadcasted(through.get()),
-        Event::Served { id, bytes } => entry::Event::Served(pb::Served { id: id.get(), bytes: *bytes }),
+        Event::Served { id, bytes, waited } => {
+            entry::Event::Served(pb::Served { id: id.get(), bytes: *bytes, waited: micros(*waited) })
+        }
     }
 }
 
@@ -86,6 +90,8 @@ pub(in super::super) fn read(event: entry::Event) -> Converted<Event> {
         entry::Event::StoreReopened(start) => Event::StoreReopened { start: Box::new(start::read(start)?) },
         entry::Event::Pruned(lowest) => Event::Pruned { lowest: CommitIndex::new(lowest) },
         entry::Event::Broadcasted(through) => Event::Broadcasted { through: CommitIndex::new(through) },
-        entry::Event::Served(pb::Served { id, bytes }) => Event::Served { id: InboundId::new(id), bytes },
+        entry::Event::Served(pb::Served { id, bytes, waited }) => {
+            Event::Served { id: InboundId::new(id), bytes, waited: Duration::from_micros(waited) }
+        }
     })
 }
