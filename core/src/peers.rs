@@ -440,10 +440,13 @@ impl Peer {
         self.claim = claim;
     }
 
-    /// It is not asked for `start` for a while, and for longer each time in a row.
+    /// It is not asked for `start` for a while, and for longer each time in a row; of requests that fail together, one
+    /// counts.
     pub(crate) fn avoid(&mut self, start: CommitIndex, now: Timestamp, config: &Config) {
-        let times = self.avoided.get(&start).map_or(0, |avoided| avoided.times);
-        if self.avoided.len() >= MAX_AVOIDED && times == 0 {
+        let before = self.avoided.get(&start);
+        let together = before.is_some_and(|avoided| now < avoided.at_least_until);
+        let times = before.map_or(0, |avoided| avoided.times.saturating_sub(u32::from(together)));
+        if before.is_none() && self.avoided.len() >= MAX_AVOIDED {
             let soonest = self.avoided.iter().min_by_key(|(_, avoided)| avoided.until);
             if let Some(soonest) = soonest.map(|(start, _)| *start) {
                 self.avoided.remove(&soonest);

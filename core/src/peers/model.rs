@@ -113,7 +113,10 @@ fn rests_until(history: &History) -> u64 {
 fn avoided_until(history: &History, start: u32) -> (u64, u64) {
     let failure = last(history, |happening| happening == Happening::Failed(start));
     failure.map_or((0, 0), |(at, failed, up_to)| {
-        let times = up_to.iter().filter(|(_, happening)| *happening == failed).count() - 1;
+        // What fails within five seconds of the failure before it counts with that.
+        let failed: Vec<_> =
+            up_to.iter().filter(|(_, happening)| *happening == failed).map(|of| of.0).collect();
+        let times = failed.windows(2).filter(|two| two[1] >= two[0] + 5_000).count();
         (at + 5_000, at + doubled(5_000, times.min(6)))
     })
 }
