@@ -37,8 +37,8 @@ pub(crate) struct Arguments {
     /// Run this one seed, and say what it stands for.
     #[arg(long, value_name = "S", conflicts_with = "seeds")]
     seed: Option<u64>,
-    /// Nodes of a network, from 2 to 200.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=200))]
+    /// Nodes of a network, from 2 to 2,000.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=2_000))]
     nodes: u32,
     /// Commits of the chain, from 1 to 10000.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]

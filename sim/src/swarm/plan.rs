@@ -34,7 +34,7 @@ pub enum SettingsError {
 
 impl Settings {
     /// Most nodes.
-    pub const MAX_NODES: u32 = 200;
+    pub const MAX_NODES: u32 = 2_000;
     /// Most commits.
     pub const MAX_COMMITS: u32 = 10_000;
 
