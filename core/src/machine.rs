@@ -10,6 +10,7 @@ mod apply;
 mod dispatch;
 mod explain;
 mod head;
+mod in_flight;
 mod inbound;
 mod local;
 mod normal;
@@ -47,8 +48,8 @@ use alloc::{
 };
 use apply::Outstanding;
 use head::Head;
+use in_flight::InFlights;
 use local::Observing;
-use requests::InFlight;
 use verdicts::{JobRecord, Jobs};
 
 /// The state synchronization of one node.
@@ -91,7 +92,7 @@ pub struct SyncMachine {
     head: Head,
     ledger: Ledger,
     peers: PeerBook,
-    requests: BTreeMap<RequestId, InFlight>,
+    requests: InFlights,
     jobs: Jobs,
     observing: Observing,
     outstanding: VecDeque<Outstanding>,
@@ -157,7 +158,7 @@ impl SyncMachine {
             head: Head::default(),
             ledger,
             peers: PeerBook::new(&config),
-            requests: BTreeMap::new(),
+            requests: InFlights::default(),
             jobs: Jobs::default(),
             observing: Observing::default(),
             outstanding: VecDeque::new(),
@@ -224,7 +225,7 @@ impl SyncMachine {
     /// When to send [`Event::Tick`] if nothing happens before: later than the last `now`, or `None` where time alone
     /// changes nothing.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let requests = self.requests.values().map(InFlight::expires);
+        let requests = self.requests.expires().into_iter();
         let rest =
             Some(self.local_rest_until).filter(|until| *until > self.now && !has(Bug::RestWithoutTimer));
         let timers = self

@@ -28,7 +28,7 @@ const WAITED_MIN: Duration = Duration::from_millis(500);
 impl SyncMachine {
     /// One message of an answer.
     pub(super) fn response_part(&mut self, id: RequestId, part: ResponsePart) {
-        let Some(in_flight) = self.requests.get_mut(&id) else {
+        let Some(in_flight) = self.requests.get_mut(id) else {
             let counted = u64::from(stands(Defence::StaleAnswers));
             self.counters.stale = self.counters.stale.saturating_add(counted);
             return;
@@ -46,7 +46,9 @@ impl SyncMachine {
         let received = in_flight.received.saturating_add(part.bytes());
         let timeout = self.config.timeout;
         let lasts = self.peers.get(&peer).map_or(timeout, |peer| peer.progress_deadline(received));
-        in_flight.progress_deadline = began.saturating_add(lasts);
+        let Some(in_flight) = self.requests.set_progress_deadline(id, began.saturating_add(lasts)) else {
+            return;
+        };
         let taken = match (&in_flight.asked, part) {
             (Asked::Chain, ResponsePart::CommitInfo { chain_id, .. }) => {
                 self.chain_answered(id, peer, chain_id)
@@ -121,7 +123,7 @@ impl SyncMachine {
 
     /// Notes that something came, for requests whose messages are not counted in bytes.
     fn counted(&mut self, id: RequestId) {
-        if let Some(in_flight) = self.requests.get_mut(&id) {
+        if let Some(in_flight) = self.requests.get_mut(id) {
             in_flight.received = in_flight.received.saturating_add(1);
         }
     }
@@ -132,7 +134,7 @@ impl SyncMachine {
         [commits, certifiers, blocks]: [Vec<Payload>; 3],
         bytes: u64,
     ) -> Result<(), Offence> {
-        let Some(in_flight) = self.requests.get_mut(&id) else { return Ok(()) };
+        let Some(in_flight) = self.requests.get_mut(id) else { return Ok(()) };
         in_flight.received = in_flight.received.saturating_add(bytes);
         let Asked::Commits(asked) = &mut in_flight.asked else { return Ok(()) };
         let received = if stands(Defence::AnswerBytes) { in_flight.received } else { bytes };
@@ -170,7 +172,7 @@ impl SyncMachine {
         missing: &[u32],
         bytes: u64,
     ) -> Result<(), Offence> {
-        let Some(in_flight) = self.requests.get_mut(&id) else { return Ok(()) };
+        let Some(in_flight) = self.requests.get_mut(id) else { return Ok(()) };
         in_flight.received = in_flight.received.saturating_add(bytes);
         let peer = in_flight.peer;
         let Asked::Blocks(asked) = &mut in_flight.asked else { return Ok(()) };

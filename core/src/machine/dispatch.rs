@@ -50,7 +50,7 @@ impl SyncMachine {
     /// Brings polls forward once everything that was claimed is here: whether there is more is news that we want.
     fn poll_sooner(&mut self) {
         // Requests that wait at peers bring the news as soon as there is any.
-        if self.synced && self.following() > 0 {
+        if self.synced && self.requests.following() > 0 {
             return;
         }
         if self.peers.highest_claim().is_none_or(|highest| highest > self.certifiable().index) {
@@ -131,8 +131,7 @@ impl SyncMachine {
             return;
         }
         let Some(frontier) = self.tip.reference.index.next() else { return };
-        let data = self.requests.values().filter(|in_flight| in_flight.is_for_data());
-        let in_flight = u32::try_from(data.count()).unwrap_or(u32::MAX);
+        let in_flight = u32::try_from(self.requests.for_data()).unwrap_or(u32::MAX);
         for _ in in_flight..self.config.max_requests {
             let draw = self.rng.next_u64();
             let view = View {
@@ -143,7 +142,7 @@ impl SyncMachine {
                 draw,
                 tip: self.tip.reference.index,
                 horizon: self.horizon(),
-                following: self.following(),
+                following: self.requests.following(),
                 follow: !self.has_own_consensus() && self.no_provider().is_none(),
                 uncertified: self.uncertified(),
                 enlarged: self.enlarged,
@@ -177,11 +176,6 @@ impl SyncMachine {
         // The epoch's end is here and not applied yet: until then there is nobody to hold the answer against.
         self.ledger.unreserve(Self::commits_reservation(commits.max_bytes));
         self.later_epoch_from = Some(self.later_epoch_from.map_or(start, |from| from.min(start)));
-    }
-
-    /// How many requests wait at peers for what is to come.
-    pub(super) fn following(&self) -> usize {
-        self.requests.values().filter(|in_flight| in_flight.is_follow()).count()
     }
 
     /// Whether our own consensus has told us of a commit lately: what is to come, we shall have from there.

@@ -34,7 +34,7 @@ impl SyncMachine {
             requests: self
                 .requests
                 .iter()
-                .filter_map(|(id, asked)| self.asks_for(index, *id, asked))
+                .filter_map(|(id, asked)| self.asks_for(index, id, asked))
                 .collect(),
             failed: on_record().filter_map(|(id, peer)| Some((id, avoids(peer)?))).collect(),
             peers: on_record()
@@ -125,7 +125,7 @@ impl SyncMachine {
         if index <= self.durable {
             return Vec::new();
         }
-        let data = self.requests.values().filter(|in_flight| in_flight.is_for_data()).count();
+        let data = self.requests.for_data();
         let limit = self.config.max_requests;
         let full = u32::try_from(data).map_or(true, |data| data >= limit);
         let batches = self.config.max_store_batches;
@@ -165,9 +165,10 @@ impl SyncMachine {
 
     /// What [`poll_timeout`](Self::poll_timeout) waits for.
     fn next_timer(&self) -> Option<(Timestamp, Timer)> {
-        let requests = self.requests.iter().map(|(id, in_flight)| {
-            (in_flight.expires(), Timer::RequestExpires { id: *id, peer: in_flight.peer })
-        });
+        let requests = self
+            .requests
+            .iter()
+            .map(|(id, in_flight)| (in_flight.expires(), Timer::RequestExpires { id, peer: in_flight.peer }));
         let due = |(peer, known): (PeerId, &Peer)| Some((known.wake(self.now)?, Timer::PeerDue { peer }));
         let rest = Some(self.local_rest_until).filter(|until| *until > self.now);
         let timers = requests

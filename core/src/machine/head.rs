@@ -6,6 +6,7 @@
 
 use super::{
     SyncMachine,
+    in_flight::InFlights,
     requests::{Asked, InFlight},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     types::{CommitIndex, CommitRange, PeerId},
     window::{Body, Slot, Span},
 };
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 /// How long nothing may come for the head of line. Doubled each time that a second peer was asked, and halved with each
@@ -85,8 +86,8 @@ impl Head {
     }
 
     /// Whether the second request, if there is one, is among these.
-    pub(super) fn is_known(&self, requests: &BTreeMap<RequestId, InFlight>) -> bool {
-        self.second.is_none_or(|second| requests.contains_key(&second))
+    pub(super) fn is_known(&self, requests: &InFlights) -> bool {
+        self.second.is_none_or(|second| requests.get(second).is_some())
     }
 
     /// A request for commits or blocks is over.
@@ -143,7 +144,7 @@ impl SyncMachine {
         let (range, span) = self.window.span_at(index)?;
         match span {
             Span::Requested { request, .. } => {
-                let in_flight = self.requests.get(request)?;
+                let in_flight = self.requests.get(*request)?;
                 let patience = self.patience_with(in_flight);
                 Some(Awaited { peer: in_flight.peer, patience, what: What::Commits(range) })
             }
@@ -155,7 +156,7 @@ impl SyncMachine {
                     Slot::Missing | Slot::Checking(_) | Slot::Held(_) | Slot::Staged => None,
                 });
                 let request = requests.min()?;
-                let in_flight = self.requests.get(&request)?;
+                let in_flight = self.requests.get(request)?;
                 let patience = self.patience_with(in_flight);
                 Some(Awaited { peer: in_flight.peer, patience, what: What::Blocks(request) })
             }
@@ -225,7 +226,7 @@ impl SyncMachine {
     /// The blocks that a request has not brought: what was asked for together with one that does not come will not come
     /// either.
     fn still_awaited(&self, request: RequestId) -> Vec<(CommitIndex, usize)> {
-        let Some(Asked::Blocks(asked)) = self.requests.get(&request).map(|in_flight| &in_flight.asked) else {
+        let Some(Asked::Blocks(asked)) = self.requests.get(request).map(|in_flight| &in_flight.asked) else {
             return Vec::new();
         };
         let awaited = Slot::Requested(request);
@@ -244,24 +245,24 @@ impl SyncMachine {
 
     /// Gives up requests of which everything has come from elsewhere. That they took longer is remembered.
     pub(super) fn give_up_overtaken(&mut self) {
-        let overtaken = |(id, in_flight): (&RequestId, &InFlight)| match &in_flight.asked {
+        let overtaken = |id: RequestId, in_flight: &InFlight| match &in_flight.asked {
             Asked::Commits(asked) => match asked.purpose {
-                Purpose::Fetch | Purpose::Follow => !self.window.is_requested(asked.range.start(), *id),
+                Purpose::Fetch | Purpose::Follow => !self.window.is_requested(asked.range.start(), id),
                 Purpose::Votes | Purpose::Hedge => false,
             },
             Asked::Blocks(asked) => {
                 let mut rest = asked.positions.iter().skip(asked.answered);
                 let awaits = |(index, slot): &(CommitIndex, usize)| {
-                    self.window.slot(*index, *slot) == Some(&Slot::Requested(*id))
+                    self.window.slot(*index, *slot) == Some(&Slot::Requested(id))
                 };
                 !asked.hedge && !rest.any(awaits)
             }
             Asked::Chain | Asked::Availability | Asked::Push => false,
         };
-        let ids: Vec<_> =
-            self.requests.iter().filter(|request| overtaken(*request)).map(|(id, _)| *id).collect();
+        let requests = self.requests.iter().filter(|(id, in_flight)| overtaken(*id, in_flight));
+        let ids: Vec<_> = requests.map(|(id, _)| id).collect();
         for id in ids {
-            if let Some(in_flight) = self.requests.get(&id).filter(|in_flight| in_flight.is_for_data()) {
+            if let Some(in_flight) = self.requests.get(id).filter(|in_flight| in_flight.is_for_data()) {
                 let (peer, took) = (in_flight.peer, self.now.saturating_since(in_flight.sent));
                 if let Some(known) = self.peers.get_mut(&peer) {
                     known.took(took);

@@ -2,6 +2,7 @@
 
 use super::{
     Counters, SyncMachine,
+    in_flight::InFlights,
     requests::InFlight,
     verdicts::{JobRecord, Jobs},
 };
@@ -25,7 +26,7 @@ impl SyncMachine {
     pub fn normalised(&self, seed: [u8; 32]) -> (Self, Renamed) {
         let mut normal = self.clone();
         let renamed = Renamed {
-            requests: ranks(self.requests.keys().copied(), RequestId::new),
+            requests: ranks(self.requests.iter().map(|(id, _)| id), RequestId::new),
             jobs: ranks(self.jobs.records.keys().copied(), JobId::new),
             batches: ranks(self.outstanding.iter().map(|outstanding| outstanding.batch.id), BatchId::new),
         };
@@ -49,10 +50,7 @@ impl SyncMachine {
     /// Gives what is under way the normal form's ids.
     fn rename(&mut self, frame: &Frame) {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        for in_flight in self.requests.values_mut() {
-            in_flight.normalise(frame);
-        }
-        self.requests = renamed(mem::take(&mut self.requests), |id| frame.request(id));
+        self.requests.normalise(frame);
         self.jobs.normalise(frame);
         for outstanding in &mut self.outstanding {
             frame.batch(&mut Arc::make_mut(&mut outstanding.batch).id);
@@ -73,6 +71,17 @@ fn renamed<Id: Ord, Value>(map: BTreeMap<Id, Value>, rename: impl Fn(&mut Id)) -
         (id, value)
     };
     map.into_iter().map(rename).collect()
+}
+
+impl InFlights {
+    fn normalise(&mut self, frame: &Frame) {
+        let named = |(mut id, mut in_flight): (RequestId, InFlight)| {
+            frame.request(&mut id);
+            in_flight.normalise(frame);
+            (id, in_flight)
+        };
+        *self = mem::take(self).into_entries().map(named).collect();
+    }
 }
 
 impl InFlight {

@@ -258,7 +258,7 @@ impl SyncMachine {
 
     /// Takes a request out of the books.
     pub(super) fn finish(&mut self, id: RequestId) -> Option<InFlight> {
-        let in_flight = self.requests.remove(&id)?;
+        let in_flight = self.requests.remove(id)?;
         match in_flight.asked {
             Asked::Commits(_) | Asked::Blocks(_) => self.head.finished(id, in_flight.received),
             Asked::Chain | Asked::Availability | Asked::Push => {}
@@ -318,11 +318,10 @@ impl SyncMachine {
     /// Abandons requests whose time is up.
     pub(super) fn expire_requests(&mut self) {
         let now = self.now;
-        let expired = self.requests.iter();
-        let expired =
-            expired.filter(|(_, in_flight)| in_flight.expires() <= now && stands(Defence::Deadlines));
-        let expired: Vec<_> = expired.map(|(id, _)| *id).collect();
-        for id in expired {
+        if !stands(Defence::Deadlines) {
+            return;
+        }
+        for id in self.requests.expired(now) {
             self.counters.timeouts = self.counters.timeouts.saturating_add(1);
             self.push(Command::CancelRequest { id });
             let Some(in_flight) = self.finish(id) else { continue };
@@ -368,12 +367,8 @@ impl SyncMachine {
 
     /// Abandons the requests of which `which` is true, nobody's fault.
     pub(super) fn cancel_where(&mut self, which: impl Fn(RequestId, &InFlight) -> bool) {
-        let ids: Vec<_> = self
-            .requests
-            .iter()
-            .filter(|(id, in_flight)| which(**id, in_flight))
-            .map(|(id, _)| *id)
-            .collect();
+        let chosen = self.requests.iter().filter(|(id, in_flight)| which(*id, in_flight));
+        let ids: Vec<_> = chosen.map(|(id, _)| id).collect();
         for id in ids {
             self.cancel(id);
         }
@@ -382,7 +377,7 @@ impl SyncMachine {
     /// Abandons all requests to a peer: it is gone, or is to go.
     pub(super) fn abandon_requests_to(&mut self, peer: PeerId, cancel: bool) {
         let to_peer = self.requests.iter().filter(|(_, in_flight)| in_flight.peer == peer);
-        let ids: Vec<_> = to_peer.map(|(id, _)| *id).collect();
+        let ids: Vec<_> = to_peer.map(|(id, _)| id).collect();
         for id in ids {
             if let Some(in_flight) = self.finish(id) {
                 if cancel {

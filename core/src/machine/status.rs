@@ -272,6 +272,7 @@ impl SyncMachine {
         self.peers.check_invariants(&self.config)?;
         self.votes.check_invariants()?;
         self.parking.check_invariants()?;
+        self.requests.check_invariants()?;
         self.check_requests()?;
         self.recent.check_invariants(self.tip.reference)?;
         self.serve.check_invariants()?;
@@ -300,7 +301,7 @@ impl SyncMachine {
         let follow_requests = usize::try_from(self.config.follow_requests).unwrap_or(usize::MAX);
         match () {
             () if !self.peers.iter().all(counted) => Err("requests in flight to a peer are miscounted"),
-            () if self.following() > follow_requests => Err("too many requests wait at peers"),
+            () if self.requests.following() > follow_requests => Err("too many requests wait at peers"),
             () if !self.head.is_known(&self.requests) => {
                 Err("the second request for the head of line is none")
             }
