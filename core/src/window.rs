@@ -35,6 +35,8 @@ use core::mem;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Window {
     spans: BTreeMap<CommitIndex, Span>,
+    /// Slots of all certified commits that are [`Slot::Missing`].
+    missing: usize,
 }
 
 /// Consecutive commits in one stage.
@@ -241,7 +243,9 @@ impl Window {
         let body = certified.bodies.get_mut(position)?;
         let before = body.missing;
         let from = body.set(slot, to);
-        certified.missing = certified.missing.saturating_sub(before).saturating_add(body.missing);
+        let after = body.missing;
+        certified.missing = certified.missing.saturating_sub(before).saturating_add(after);
+        self.missing = self.missing.saturating_sub(before).saturating_add(after);
         from
     }
 
@@ -280,13 +284,17 @@ impl Window {
     /// The lowest run of missing commits in `within`.
     pub(crate) fn first_gap(&self, within: CommitRange) -> Option<CommitRange> {
         let mut from = within.start();
-        while let Some((covered, _)) = self.span_at(from) {
+        if let Some((covered, _)) = self.span_at(from) {
             from = covered.end().next()?;
-            if from > within.end() {
-                return None;
-            }
         }
-        let next = self.spans.range(from..).next().map(|(start, _)| *start);
+        let mut next = None;
+        for (start, span) in self.spans.range(from..) {
+            if *start > from || from > within.end() {
+                next = Some(*start);
+                break;
+            }
+            from = span.end(*start).next()?;
+        }
         let below = |next: CommitIndex| if has(Bug::GapOneLonger) { Some(next) } else { next.previous() };
         let end = next.and_then(below).map_or(within.end(), |end| end.min(within.end()));
         CommitRange::new(from, end)
@@ -335,7 +343,9 @@ impl Window {
     /// Puts certified commits in place of missing ones. The caller has found them missing.
     pub(crate) fn certified(&mut self, start: CommitIndex, bodies: VecDeque<Body>) {
         if !bodies.is_empty() {
-            self.spans.insert(start, Span::Certified(Certified::new(bodies)));
+            let certified = Certified::new(bodies);
+            self.missing = self.missing.saturating_add(certified.missing);
+            self.spans.insert(start, Span::Certified(certified));
         }
     }
 
@@ -348,6 +358,7 @@ impl Window {
         let Span::Certified(certified) = first.get_mut() else { return None };
         let body = certified.bodies.pop_front()?;
         certified.missing = certified.missing.saturating_sub(body.missing);
+        self.missing = self.missing.saturating_sub(body.missing);
         let rest = first.remove();
         if let (Some(next), Span::Certified(certified)) = (index.next(), rest)
             && !certified.bodies.is_empty()
@@ -369,6 +380,7 @@ impl Window {
         }
         let body = certified.bodies.pop_back()?;
         certified.missing = certified.missing.saturating_sub(body.missing);
+        self.missing = self.missing.saturating_sub(body.missing);
         if certified.bodies.is_empty() {
             self.spans.remove(&start);
         }
@@ -434,8 +446,23 @@ impl Window {
         self.open_bodies().map(|body| body.header.reference.index)
     }
 
+    /// Whether there is a block that nobody is asked for.
+    pub(crate) fn has_missing_blocks(&self) -> bool {
+        self.missing > 0
+    }
+
+    /// Whether nobody is to be asked for anything of the commit at `index`: for itself, or for one of its blocks.
+    pub(crate) fn is_under_way(&self, index: CommitIndex) -> bool {
+        match self.span_at(index) {
+            Some((_, Span::Requested { .. } | Span::Certifying { .. })) => true,
+            Some((_, Span::Certified(_))) => self.body(index).is_some_and(|body| body.missing == 0),
+            None => false,
+        }
+    }
+
     fn open_bodies(&self) -> impl Iterator<Item = &Body> {
-        let open = self.spans.values().filter_map(|span| match span {
+        let spans = self.has_missing_blocks().then_some(&self.spans);
+        let open = spans.into_iter().flat_map(BTreeMap::values).filter_map(|span| match span {
             Span::Certified(certified) if certified.missing > 0 => Some(certified.bodies.iter()),
             Span::Certified(_) | Span::Requested { .. } | Span::Certifying { .. } => None,
         });
@@ -458,6 +485,7 @@ impl Window {
 
     /// Drops everything; gives back the certified commits.
     pub(crate) fn clear(&mut self) -> impl Iterator<Item = Body> {
+        self.missing = 0;
         let spans = mem::take(&mut self.spans).into_values();
         spans.flat_map(|span| match span {
             Span::Certified(certified) => certified.bodies,
@@ -468,6 +496,7 @@ impl Window {
     /// What must always hold: spans lie above the tip and within the look-ahead, do not overlap, and count right.
     pub(crate) fn check_invariants(&self, tip: CommitIndex, look_ahead: u32) -> Result<(), &'static str> {
         let mut below = tip;
+        let mut missing = 0usize;
         for (start, span) in &self.spans {
             if *start <= below {
                 return Err("window: spans overlap or lie below the tip");
@@ -478,9 +507,10 @@ impl Window {
             }
             if let Span::Certified(certified) = span {
                 certified.check_invariants(*start)?;
+                missing = missing.saturating_add(certified.missing);
             }
         }
-        Ok(())
+        if missing == self.missing { Ok(()) } else { Err("window: missing blocks are miscounted") }
     }
 }
 

@@ -134,6 +134,10 @@ impl SyncMachine {
         let in_flight = u32::try_from(self.requests.for_data()).unwrap_or(u32::MAX);
         for _ in in_flight..self.config.max_requests {
             let draw = self.rng.next_u64();
+            let uncertified = self.uncertified();
+            if uncertified.is_none() && self.is_full(frontier) {
+                break;
+            }
             let view = View {
                 config: &self.config,
                 window: &self.window,
@@ -144,7 +148,7 @@ impl SyncMachine {
                 horizon: self.horizon(),
                 following: self.requests.following(),
                 follow: !self.has_own_consensus() && self.no_provider().is_none(),
-                uncertified: self.uncertified(),
+                uncertified,
                 enlarged: self.enlarged,
             };
             let Some(wanted) = view.next() else { break };
@@ -178,6 +182,14 @@ impl SyncMachine {
         self.later_epoch_from = Some(self.later_epoch_from.map_or(start, |from| from.min(start)));
     }
 
+    /// Whether there is no room for whatever might be wanted next: nothing of the frontier is, and what is left of the
+    /// budget to what lies ahead of it is less than any answer needs.
+    fn is_full(&self, frontier: CommitIndex) -> bool {
+        let blocks = self.config.answer_bytes();
+        let least = if self.window.has_missing_blocks() { blocks } else { Self::commits_reservation(blocks) };
+        self.ledger.room(Claimant::Ahead) < least && self.window.is_under_way(frontier)
+    }
+
     /// Whether our own consensus has told us of a commit lately: what is to come, we shall have from there.
     fn has_own_consensus(&self) -> bool {
         let fresh = |at: Timestamp| self.now.saturating_since(at) < OWN_CONSENSUS_FRESH;
@@ -193,8 +205,8 @@ impl SyncMachine {
         };
         let settled = self.durable == tip && self.certifiable().index < tip && self.pending_votes.is_empty();
         // What certifies the next commit certifies this one, too.
-        let certified_next = tip.next().is_some_and(|next| self.window.body(next).is_some());
-        let idle = settled && !certified_next && self.outstanding.is_empty() && self.jobs.is_idle();
+        let certified_next = || tip.next().is_some_and(|next| self.window.body(next).is_some());
+        let idle = settled && self.outstanding.is_empty() && self.jobs.is_idle() && !certified_next();
         (idle && !self.requests.values().any(asked)).then_some(tip)
     }
 

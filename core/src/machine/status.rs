@@ -256,8 +256,8 @@ impl SyncMachine {
         let ahead =
             || self.peers.checked().filter_map(|(_, peer)| peer.claim).filter(|claim| claim.highest >= next);
         let lowest_seen = ahead().map(|claim| claim.lowest).min()?;
-        let nothing_here = self.window.body(next).is_none() && self.observing.is_idle();
-        (lowest_seen > next && nothing_here && stands(Defence::NoProvider))
+        let nothing_here = || self.window.body(next).is_none() && self.observing.is_idle();
+        (lowest_seen > next && nothing_here() && stands(Defence::NoProvider))
             .then_some(Stall::NoProvider { next, lowest_seen })
     }
 
