@@ -397,6 +397,9 @@ pub(super) struct Matched {
 impl Matched {
     /// Without the blocks of which `wanted` is not true.
     fn retain(self, wanted: impl Fn(CommitIndex, usize) -> bool) -> Self {
+        if self.slots.iter().all(|(index, slot)| wanted(*index, *slot)) {
+            return self;
+        }
         let Self { refs, slots, blocks, lacking } = self;
         let mut kept = Self { lacking, ..Self::default() };
         for ((reference, (index, slot)), block) in refs.into_iter().zip(slots).zip(blocks) {
@@ -405,6 +408,16 @@ impl Matched {
             }
         }
         kept
+    }
+
+    /// With room for so many blocks.
+    fn with_capacity(count: usize) -> Self {
+        Self {
+            refs: Vec::with_capacity(count),
+            slots: Vec::with_capacity(count),
+            blocks: Vec::with_capacity(count),
+            lacking: Vec::new(),
+        }
     }
 
     pub(super) fn push(&mut self, reference: BlockRef, slot: (CommitIndex, usize), block: Payload) {
@@ -420,7 +433,8 @@ impl BlocksAsked {
         if !missing.is_empty() && !stands(Defence::MissingBlocks) {
             return Err(Offence::Malformed);
         }
-        let mut matched = Matched::default();
+        // No more than what was asked for.
+        let mut matched = Matched::with_capacity(blocks.len().min(self.positions.len()));
         let mut missing = missing.iter().copied().peekable();
         let mut blocks = blocks.into_iter();
         loop {
