@@ -2,8 +2,9 @@
 //!
 //! This file has its state, its construction and the one match over events. What each event leads to lives in the files
 //! below `machine/`: what to send next in `dispatch`, and when to ask a second peer in `head`, outbound requests in
-//! `requests` and their answers in `answers`, verdicts in `verdicts`, storage and broadcast in `apply`, our own
-//! consensus in `local`, peers' requests to us in `inbound`, and what is reported in `status` and `explain`.
+//! `requests`, those in flight in `in_flight` and their answers in `answers`, verdicts in `verdicts`, storage and
+//! broadcast in `apply`, our own consensus in `local`, peers' requests to us in `inbound`, and what is reported in
+//! `status` and `explain`.
 
 mod answers;
 mod apply;

@@ -145,6 +145,11 @@ impl Body {
     pub(crate) fn epoch_end(&self) -> Option<(BlockRef, &EpochEnd)> {
         self.epoch_end.as_ref().map(|(_, block, end)| (*block, end))
     }
+    /// The epoch of the commit after it, as far as its blocks are here.
+    fn epoch_after(&self) -> Epoch {
+        let ends = self.epoch_end.is_some() && !has(Bug::EpochEndUnseen);
+        self.header.epoch.saturating_add(u64::from(ends))
+    }
     /// Takes the held blocks out, for storage; their slots are staged from then on.
     pub(crate) fn take_held(&mut self) -> Vec<(Verified<CheckedBlock>, BufferId)> {
         let held = self.slots.iter_mut().filter(|slot| matches!(slot, Slot::Held(_)));
@@ -251,9 +256,49 @@ impl Window {
 
     /// Makes one block of a certified commit missing again, if it still is where `from` says.
     pub(crate) fn forget_slot(&mut self, index: CommitIndex, slot: usize, from: &Slot) {
-        if self.slot(index, slot) == Some(from) {
-            self.set_slot(index, slot, Slot::Missing);
+        self.forget_slots(&[(index, slot)], from);
+    }
+
+    /// Does `change` to the blocks at `positions`, commit by commit, as far as they are known.
+    fn change_slots(&mut self, positions: &[(CommitIndex, usize)], change: impl Fn(&mut Body, usize)) {
+        for of_commit in positions.chunk_by(|(one, _), (other, _)| one == other) {
+            let index = of_commit.first().map(|(index, _)| *index);
+            let Some((certified, position)) = index.and_then(|index| self.certified_mut(index)) else {
+                continue;
+            };
+            let Some(body) = certified.bodies.get_mut(position) else { continue };
+            let before = body.missing;
+            of_commit.iter().for_each(|(_, slot)| change(body, *slot));
+            let after = body.missing;
+            certified.missing = certified.missing.saturating_sub(before).saturating_add(after);
+            self.missing = self.missing.saturating_sub(before).saturating_add(after);
         }
+    }
+
+    /// Moves blocks of certified commits to another stage.
+    pub(crate) fn set_slots(&mut self, positions: &[(CommitIndex, usize)], to: &Slot) {
+        self.change_slots(positions, |body, slot| {
+            body.set(slot, to.clone());
+        });
+    }
+
+    /// Makes blocks of certified commits missing again that still are where `from` says.
+    pub(crate) fn forget_slots(&mut self, positions: &[(CommitIndex, usize)], from: &Slot) {
+        self.change_slots(positions, |body, slot| {
+            if body.slots.get(slot) == Some(from) {
+                body.set(slot, Slot::Missing);
+            }
+        });
+    }
+
+    /// What names the blocks at `positions`; nothing of a commit that is not certified.
+    pub(crate) fn references(&self, positions: &[(CommitIndex, usize)]) -> Vec<BlockRef> {
+        let mut references = Vec::with_capacity(positions.len());
+        for of_commit in positions.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some(body) = of_commit.first().and_then(|(index, _)| self.body(*index)) else { continue };
+            references.extend(of_commit.iter().filter_map(|(_, slot)| body.header.blocks.get(*slot)));
+        }
+        references
     }
 
     /// Takes the held blocks of a commit out, for storage.
@@ -419,25 +464,34 @@ impl Window {
         through
     }
 
+    /// The epoch that the commit at `start` should have ([`Below::epoch`]), where `next_epoch` is that of the commit after
+    /// the tip.
+    pub(crate) fn epoch_below(&self, start: CommitIndex, next_epoch: Epoch) -> Epoch {
+        let nearest = self.spans.range(..start).rev().find_map(|(first, span)| match span {
+            Span::Certified(certified) => {
+                let last = last_of(*first, certified.bodies.len());
+                let below = start.previous().map_or(last, |below| below.min(last));
+                certified.bodies.get(offset(*first, below)?)
+            }
+            Span::Requested { .. } | Span::Certifying { .. } => None,
+        });
+        nearest.map_or(next_epoch, Body::epoch_after)
+    }
+
     /// What is known of the commits below `start`, where `next_epoch` is the epoch of the commit after `tip`.
     pub(crate) fn below(&self, start: CommitIndex, tip: CommitIndex, next_epoch: Epoch) -> Below {
-        let mut epoch = next_epoch;
         let mut nearest = tip;
         let mut proven = true;
         for (first, span) in self.spans.range(..start) {
             let Span::Certified(certified) = span else { continue };
             let last = last_of(*first, certified.bodies.len());
             let below = start.previous().map_or(last, |below| below.min(last));
-            let Some(at) = offset(*first, below) else { continue };
-            let Some(body) = certified.bodies.get(at) else { continue };
+            let Some(at) = offset(*first, below).filter(|at| *at < certified.bodies.len()) else { continue };
             let mut bodies = certified.bodies.iter().take(at.saturating_add(1));
             proven = proven && nearest.next() == Some(*first) && bodies.all(Body::is_complete);
             nearest = below;
-            epoch = body
-                .header
-                .epoch
-                .saturating_add(u64::from(body.epoch_end.is_some() && !has(Bug::EpochEndUnseen)));
         }
+        let epoch = self.epoch_below(start, next_epoch);
         Below { epoch, proven: proven && nearest.next() == Some(start) }
     }
 

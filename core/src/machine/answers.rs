@@ -194,9 +194,7 @@ impl SyncMachine {
             Some(Slot::Missing) => hedge,
             Some(Slot::Checking(_) | Slot::Held(_) | Slot::Staged) | None => false,
         });
-        for (index, slot) in &matched.lacking {
-            self.window.forget_slot(*index, *slot, &Slot::Requested(id));
-        }
+        self.window.forget_slots(&matched.lacking, &Slot::Requested(id));
         if let Some(buffer) = self.ledger.hold(bytes, matched.blocks.len()) {
             self.check(peer, buffer, matched);
         }
@@ -214,9 +212,7 @@ impl SyncMachine {
             return self.release(repeat_n(buffer, blocks.len()));
         };
         let job = self.new_job_id();
-        for (index, slot) in &slots {
-            self.window.set_slot(*index, *slot, Slot::Checking(job));
-        }
+        self.window.set_slots(&slots, &Slot::Checking(job));
         let record = JobRecord::Check(CheckRecord { peer, buffer, slots });
         let (mode, limits) = (self.config.block_verification, self.config.limits);
         let check = CheckJob { refs, blocks, committee, mode, limits };
@@ -290,9 +286,9 @@ impl SyncMachine {
         let CommitsAsked { range, epoch, commits, certifiers, blocks, purpose, max_bytes: _ } = asked;
         // By now more may be known of the commits before it than when it was asked for.
         let epoch = match purpose {
-            Purpose::Follow if !has(Bug::FollowKeepsEpoch) => self.below(range.start()).epoch,
+            Purpose::Follow if !has(Bug::FollowKeepsEpoch) => self.epoch_below(range.start()),
             Purpose::Fetch | Purpose::Hedge if range.start() > self.tip.reference.index => {
-                self.below(range.start()).epoch
+                self.epoch_below(range.start())
             }
             Purpose::Fetch | Purpose::Follow | Purpose::Votes | Purpose::Hedge => epoch,
         };

@@ -171,7 +171,7 @@ impl SyncMachine {
         let start = commits.range.start();
         let epoch = match commits.purpose {
             Purpose::Votes => self.tip.epoch,
-            Purpose::Fetch | Purpose::Follow | Purpose::Hedge => self.below(start).epoch,
+            Purpose::Fetch | Purpose::Follow | Purpose::Hedge => self.epoch_below(start),
         };
         if self.committees.contains_key(&epoch) {
             self.ask_commits(commits, epoch);

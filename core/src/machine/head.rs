@@ -196,7 +196,7 @@ impl SyncMachine {
         let id = match awaited.what {
             What::Commits(range) => {
                 let Some(range) = CommitRange::new(index, range.end().min(claimed)) else { return };
-                let epoch = self.below(index).epoch;
+                let epoch = self.epoch_below(index);
                 let bytes = Self::commits_reservation(max_bytes);
                 if !self.committees.contains_key(&epoch) || !self.ledger.reserve(bytes, Claimant::Frontier) {
                     return;

@@ -229,23 +229,12 @@ impl SyncMachine {
             self.ledger.unreserve(max_bytes);
             return None;
         }
-        let block_at = |(index, slot): &(CommitIndex, usize)| {
-            self.window.body(*index).and_then(|body| body.header.blocks.get(*slot).copied())
-        };
-        let refs: Vec<_> = positions.iter().filter_map(block_at).collect();
+        let refs = self.window.references(&positions);
         let request = Request::Blocks(FetchBlocks { refs: refs.clone(), max_bytes });
-        let asked = BlocksAsked {
-            positions: positions.clone(),
-            refs,
-            answered: 0,
-            delivered: 0,
-            lacking: None,
-            hedge,
-        };
+        let marked = if hedge { Vec::new() } else { positions.clone() };
+        let asked = BlocksAsked { positions, refs, answered: 0, delivered: 0, lacking: None, hedge };
         let id = self.send(peer, request, Asked::Blocks(asked), max_bytes, Duration::ZERO);
-        for (index, slot) in positions.into_iter().filter(|_| !hedge) {
-            self.window.set_slot(index, slot, Slot::Requested(id));
-        }
+        self.window.set_slots(&marked, &Slot::Requested(id));
         self.count_in_flight(peer, false);
         Some(id)
     }
@@ -293,9 +282,8 @@ impl SyncMachine {
             Asked::Chain | Asked::Availability | Asked::Push => {}
             Asked::Commits(asked) => self.window.forget_request(asked.range.start(), id),
             Asked::Blocks(asked) => {
-                for (index, slot) in asked.positions.iter().skip(usize::from(has(Bug::LostBlock))) {
-                    self.window.forget_slot(*index, *slot, &Slot::Requested(id));
-                }
+                let kept = asked.positions.get(usize::from(has(Bug::LostBlock))..).unwrap_or_default();
+                self.window.forget_slots(kept, &Slot::Requested(id));
             }
         }
     }

@@ -156,9 +156,7 @@ impl SyncMachine {
         match record {
             JobRecord::Certify(record) => self.window.forget_job(record.range.start(), id),
             JobRecord::Check(record) => {
-                for (index, slot) in record.slots {
-                    self.window.forget_slot(index, slot, &Slot::Checking(id));
-                }
+                self.window.forget_slots(&record.slots, &Slot::Checking(id));
             }
             JobRecord::Observe(record) => self.observe_again(record),
             JobRecord::Votes { .. } => {}
@@ -182,7 +180,7 @@ impl SyncMachine {
             CertifyVerdict::OtherEpoch { found } => self.other_epoch(peer, range, epoch, found),
             CertifyVerdict::Refused(_) => self.offence(peer, Offence::BadCommits),
             // Keys of an epoch that is over prove nothing about the next.
-            CertifyVerdict::CertifiedInvalid(_) if self.below(start).epoch != epoch => {}
+            CertifyVerdict::CertifiedInvalid(_) if self.epoch_below(start) != epoch => {}
             CertifyVerdict::CertifiedInvalid(fault) => self.halt(Halt::CertifiedInvalid(Box::new(fault))),
         }
         // The job's own hold on the answer; what the window keeps of it has been counted beside it.
@@ -240,6 +238,11 @@ impl SyncMachine {
     /// The epoch that a commit at `start` should have, by what is known of the commits below it.
     pub(super) fn below(&self, start: CommitIndex) -> Below {
         self.window.below(start, self.tip.reference.index, self.next_epoch())
+    }
+
+    /// The epoch that a commit at `start` should have, alone.
+    pub(super) fn epoch_below(&self, start: CommitIndex) -> Epoch {
+        self.window.epoch_below(start, self.next_epoch())
     }
 
     /// A range is certified: it goes into the window wherever nothing certified is there yet.

@@ -354,7 +354,12 @@ impl StateMachineTest for Real {
             }
             Operation::Certified(start, count) => real.certified(start, count),
             Operation::SetSlot(index, at, to) => {
-                real.window.set_slot(commit(index), at, slot(index, at, to, real.buffer));
+                let to = slot(index, at, to, real.buffer);
+                if matches!(to, Slot::Held(_)) {
+                    real.window.set_slot(commit(index), at, to);
+                } else {
+                    real.window.set_slots(&[(commit(index), at)], &to);
+                }
             }
             Operation::ForgetSlot(index, at) => {
                 let from = Slot::Requested(RequestId::new(0));
@@ -388,6 +393,12 @@ impl StateMachineTest for Real {
                 let gap = window.first_gap(range).map(|gap| gap.start().get()..=gap.end().get());
                 assert_eq!(gap, model.gap(index, to), "the first gap of {range}");
             }
+            let asked = match model.place(index) {
+                Place::Missing => false,
+                Place::Requested(_) | Place::Certifying(_) => true,
+                Place::Certified(_) => model.missing(index) == 0,
+            };
+            assert_eq!(window.is_under_way(commit(index)), asked, "commit {index} is under way");
             let expected = missing_blocks(model, index, 5);
             assert_eq!(window.missing_blocks(commit(index), 5), expected, "missing from {index} on");
         }
