@@ -6,13 +6,13 @@
 //! verdicts on them. A *full* one has the bytes too, once, where they came in.
 //!
 //! ```text
-//! "SOMATRC1"
+//! "SOMATRC2"
 //! per frame:
 //!   u32       length of the body                                              numbers are little-endian
 //!   u32       length of what the body unpacks to
 //!   u64       XXH3-64 of these eight bytes, its seed the frame's number
 //!   bytes     body: LZ4 (one block) of items, each behind its length as a varint
-//!   16 bytes  BLAKE2b-256, cut, of the check of the frame before, the sixteen bytes and the body
+//!   u64       check: XXH3-64 of the body, its seed XXH3-64 of the sixteen bytes with the check before as seed
 //! ```
 //!
 //! Items are the protobuf messages of `proto/trace.proto`. The first frame holds the header; those after it entries, an
@@ -46,7 +46,7 @@ use generated as pb;
 /// The version of the items that this crate writes, and the one that it reads.
 pub const VERSION: u32 = 1;
 /// What a trace file begins with.
-pub const MAGIC: [u8; 8] = *b"SOMATRC1";
+pub const MAGIC: [u8; 8] = *b"SOMATRC2";
 /// Most bytes of one item, and about the most of a frame: 64 MiB. An event that is larger with the bytes of its payloads
 /// is kept without them; one that is larger without them cannot be recorded.
 pub const ITEM_BYTES_MAX: usize = 64 * 1024 * 1024;
