@@ -6,9 +6,10 @@ mod replay;
 mod show;
 mod shrink;
 mod view;
+mod work;
 
 use crate::output::about;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use soma_sync_core::time::Timestamp;
 use soma_sync_proto::trace::{Ending, TraceReader};
@@ -75,6 +76,14 @@ fn open(path: &Path) -> Result<Reader> {
 
 fn unreadable(path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
     about(format_args!("{} cannot be read", path.display()), error)
+}
+
+/// Refuses to write where something is already.
+fn is_free(out: &Path) -> Result<()> {
+    if out.exists() {
+        bail!("{} exists; give another --out", out.display());
+    }
+    Ok(())
 }
 
 /// A moment of the machine's clock, in seconds.

@@ -2,15 +2,15 @@
 
 pub(super) mod line;
 
-use super::{TraceFileArgument, ending, open, seconds, unreadable};
+use super::{TraceFileArgument, ending, open, seconds, unreadable, work::Work};
 use anyhow::{Context, Result};
 use line::event_line;
 use soma_sync_core::{
-    event::{Event, RequestId},
+    event::Event,
     request::{CommitInfoQuery, Request},
     types::PeerId,
 };
-use soma_sync_proto::trace::{CommandKind, Mark, TraceEntry};
+use soma_sync_proto::trace::{Mark, TraceEntry};
 use std::{
     collections::BTreeMap,
     io::{self, BufWriter, ErrorKind, Write},
@@ -76,78 +76,35 @@ fn print(output: &mut impl Write, entry: &TraceEntry) -> io::Result<()> {
     entry.commands.iter().try_for_each(|mark| writeln!(output, "{:>25} {mark}", "->"))
 }
 
-/// What ids stand for, of work that is under way.
+/// What began the work that is under way.
 #[derive(Default)]
-struct Known {
-    requests: BTreeMap<RequestId, Mark>,
-    jobs: BTreeMap<u64, Mark>,
-    batches: BTreeMap<u64, Mark>,
-}
+struct Known(BTreeMap<Work, Mark>);
 
 impl Known {
     fn learn(&mut self, entry: &TraceEntry) {
-        for mark in &entry.commands {
-            match mark.kind {
-                CommandKind::AskCommitInfo
-                | CommandKind::AskAvailability
-                | CommandKind::AskCommits
-                | CommandKind::AskBlocks
-                | CommandKind::Push => drop(self.requests.insert(RequestId::new(mark.id), *mark)),
-                CommandKind::Certify | CommandKind::Check | CommandKind::Observe | CommandKind::Votes => {
-                    self.jobs.insert(mark.id, *mark);
-                }
-                CommandKind::Store => drop(self.batches.insert(mark.id, *mark)),
-                CommandKind::Cancel
-                | CommandKind::Broadcast
-                | CommandKind::Respond
-                | CommandKind::Refuse
-                | CommandKind::ServeCommitInfo
-                | CommandKind::ServeCommits
-                | CommandKind::ServeBlocks
-                | CommandKind::Disconnect
-                | CommandKind::Synced
-                | CommandKind::Behind
-                | CommandKind::Stalled
-                | CommandKind::Resumed
-                | CommandKind::CommitteeWanted
-                | CommandKind::ObservedRefused
-                | CommandKind::ObservedLost
-                | CommandKind::Halted => {}
-            }
-        }
+        let begun = entry.commands.iter().filter_map(|mark| Some((Work::begun_by(mark)?, *mark)));
+        self.0.extend(begun);
     }
 
     fn forget(&mut self, event: &Event) {
-        if let Event::RequestFinished { id, .. } = event {
-            self.requests.remove(id);
-        }
-        if let Event::Verified { id, .. } = event {
-            self.jobs.remove(&id.get());
-        }
-        if let Event::Stored { through } = event {
-            self.batches = self.batches.split_off(&through.get().saturating_add(1));
+        match Work::of(event) {
+            // Batches end in their order.
+            Some(Work::Batch(through)) if matches!(event, Event::Stored { .. }) => {
+                let stored = Work::Batch(0)..=Work::Batch(through);
+                while let Some(batch) = self.0.range(stored.clone()).next().map(|(batch, _)| *batch) {
+                    self.0.remove(&batch);
+                }
+            }
+            Some(work) if matches!(event, Event::RequestFinished { .. } | Event::Verified { .. }) => {
+                self.0.remove(&work);
+            }
+            Some(_) | None => {}
         }
     }
 
-    /// What an event completes, or is a part of.
+    /// What began that which an event ends, or is a part of.
     fn mark(&self, event: &Event) -> Option<&Mark> {
-        match event {
-            Event::ResponsePart { id, .. } | Event::RequestFinished { id, .. } => self.requests.get(id),
-            Event::Verified { id, .. } => self.jobs.get(&id.get()),
-            Event::Stored { through } => self.batches.get(&through.get()),
-            Event::StoreFailed { from } => self.batches.get(&from.get()),
-            Event::Tick
-            | Event::CommitObserved { .. }
-            | Event::VotesObserved { .. }
-            | Event::CommitteeKnown { .. }
-            | Event::PeerConnected { .. }
-            | Event::PeerDisconnected { .. }
-            | Event::RequestReceived { .. }
-            | Event::StoreReopened { .. }
-            | Event::Pruned { .. }
-            | Event::Broadcasted { .. }
-            | Event::Served { .. } => None,
-        }
+        self.0.get(&Work::of(event)?)
     }
 }
 

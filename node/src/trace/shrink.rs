@@ -2,7 +2,7 @@
 
 mod rerun;
 
-use super::{Output, TraceFileArgument, open, unreadable};
+use super::{Output, TraceFileArgument, is_free, open, unreadable};
 use crate::output::{about, print_result};
 use anyhow::{Context, Result, bail};
 use rerun::{Outcome, Recorded, Rerun};
@@ -39,9 +39,7 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let path = &arguments.file.path;
-    if arguments.out.exists() {
-        bail!("{} exists; give another --out", arguments.out.display());
-    }
+    is_free(&arguments.out)?;
     let mut reader = open(path)?;
     let mut header = reader.header().clone();
     if header.skipped_events > 0 {

@@ -6,9 +6,9 @@ mod requests;
 mod series;
 mod told;
 
-use super::{Output, TraceFileArgument, ending, open, unreadable};
+use super::{Output, TraceFileArgument, ending, is_free, open, unreadable};
 use crate::output::{about, print_result};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use collect::{Collected, Extent};
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf};
@@ -38,9 +38,7 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let path = &arguments.file.path;
-    if arguments.out.exists() {
-        bail!("{} exists; give another --out", arguments.out.display());
-    }
+    is_free(&arguments.out)?;
     let extent = Extent::of(open(path)?).map_err(|error| unreadable(path, error))?;
     let mut reader = open(path)?;
     let collected = Collected::of(&mut reader, &extent).map_err(|error| unreadable(path, error))?;

@@ -3,6 +3,7 @@
 //! Where events are left out the machine asks for less, and its ids are other ones. Answers find their requests by what
 //! was asked: of whom, and for which commits.
 
+use crate::trace::work::Work;
 use anyhow::Result;
 use soma_sync_core::{
     SyncMachine, Timestamp,
@@ -38,14 +39,6 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// What an id belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Work {
-    Request(u64),
-    Job(u64),
-    Batch(u64),
-}
-
 /// What work is about, whatever its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct About {
@@ -61,44 +54,13 @@ impl About {
     }
 }
 
-/// The work that a command hands out.
-fn work(mark: &Mark) -> Option<Work> {
-    match mark.kind {
-        CommandKind::AskCommitInfo
-        | CommandKind::AskAvailability
-        | CommandKind::AskCommits
-        | CommandKind::AskBlocks
-        | CommandKind::Push => Some(Work::Request(mark.id)),
-        CommandKind::Certify | CommandKind::Check | CommandKind::Observe | CommandKind::Votes => {
-            Some(Work::Job(mark.id))
-        }
-        CommandKind::Store => Some(Work::Batch(mark.id)),
-        CommandKind::Cancel
-        | CommandKind::Broadcast
-        | CommandKind::Respond
-        | CommandKind::Refuse
-        | CommandKind::ServeCommitInfo
-        | CommandKind::ServeCommits
-        | CommandKind::ServeBlocks
-        | CommandKind::Disconnect
-        | CommandKind::Synced
-        | CommandKind::Behind
-        | CommandKind::Stalled
-        | CommandKind::Resumed
-        | CommandKind::CommitteeWanted
-        | CommandKind::ObservedRefused
-        | CommandKind::ObservedLost
-        | CommandKind::Halted => None,
-    }
-}
-
 /// What recorded ids stood for.
 #[derive(Debug, Default)]
 pub(super) struct Recorded(BTreeMap<Work, About>);
 
 impl Recorded {
     pub(super) fn learn(&mut self, marks: &[Mark]) {
-        self.0.extend(marks.iter().filter_map(|mark| Some((work(mark)?, About::of(mark)))));
+        self.0.extend(marks.iter().filter_map(|mark| Some((Work::begun_by(mark)?, About::of(mark)))));
     }
 }
 
@@ -147,7 +109,7 @@ impl Rerun {
         let mut halted = None;
         while let Some(command) = self.machine.poll_command() {
             let mark = Mark::of(&command);
-            if let Some(work) = work(&mark) {
+            if let Some(work) = Work::begun_by(&mark) {
                 self.handed_out.entry(About::of(&mark)).or_default().push_back(work);
             }
             if mark.kind == CommandKind::Halted {
@@ -161,22 +123,19 @@ impl Rerun {
     /// The event with the ids that stand for its own; with one that stands for nothing, where none does.
     fn translate(&mut self, event: &Event, recorded: &Recorded) -> Event {
         const NOTHING: u64 = u64::MAX;
-        let mut id = |old: Work| match self.assign(old, recorded) {
-            Some(Work::Request(id) | Work::Job(id) | Work::Batch(id)) => id,
-            None => NOTHING,
-        };
         let mut event = event.clone();
+        let Some(old) = Work::of(&event) else { return event };
+        let id = self.assign(old, recorded).map_or(NOTHING, Work::id);
         match &mut event {
             Event::ResponsePart { id: request, .. } | Event::RequestFinished { id: request, .. } => {
-                *request = RequestId::new(id(Work::Request(request.get())));
+                *request = RequestId::new(id);
             }
-            Event::Verified { id: job, .. } => *job = JobId::new(id(Work::Job(job.get()))),
-            Event::Stored { through } => match id(Work::Batch(through.get())) {
-                // What is stored through such a batch is nothing, not everything.
-                NOTHING => return Event::Tick,
-                batch => *through = BatchId::new(batch),
-            },
-            Event::StoreFailed { from } => *from = BatchId::new(id(Work::Batch(from.get()))),
+            Event::Verified { id: job, .. } => *job = JobId::new(id),
+            // What is stored through such a batch is nothing, not everything.
+            Event::Stored { .. } if id == NOTHING => return Event::Tick,
+            Event::Stored { through: batch } | Event::StoreFailed { from: batch } => {
+                *batch = BatchId::new(id);
+            }
             Event::Tick
             | Event::CommitObserved { .. }
             | Event::VotesObserved { .. }
