@@ -1,6 +1,10 @@
 //! `soma-sync sim`: whole networks in virtual time, by seed.
 
-use crate::{cli, interrupt::Interrupt, output::print_result};
+use crate::{
+    cli,
+    interrupt::Interrupt,
+    output::{about, print_result},
+};
 use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,15 +12,28 @@ use soma_sync_sim::{
     fault::{Fault, FaultSet},
     swarm::{self, Plan, Settings, Summary, Theatre},
     violation::Violation,
+    world::NodeId,
 };
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
+    fs::File,
+    io::{self, BufWriter, IntoInnerError},
     ops::Range,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
+
+/// Of so many violations there are traces: a bug shows in thousands of seeds in a night.
+const MOST_TRACES: u64 = 10;
+/// The node of every network that has to catch up.
+const CATCHES_UP: u32 = 1;
+
+/// Where traces of violations are, by seed.
+type Traces = BTreeMap<u64, PathBuf>;
 
 /// Arguments of `sim`.
 #[derive(Debug, Args)]
@@ -24,12 +41,14 @@ use std::{
 Each seed stands for a network: real state machines, links, disks, clocks and hostile peers, and what goes wrong in it.
 An oracle judges every step; at a drawn moment the faults of one honest server and of the nodes that are behind stop, and
 these must reach the tip in time. Same arguments, same hash, on every machine and with any number of jobs.
-Exit code 0 means that every seed was run and nothing was violated.
+Exit code 0 means that every seed was run and nothing was violated. A violation is printed with its seed, the invariant and
+a trace of the node that broke it, for `soma-sync trace`; of the first ten violations there is one.
 
 Examples:
   soma-sync sim
   soma-sync sim --seeds 0..5000 --nodes 8 --commits 64 --json
-  soma-sync sim --seed 17 --faults loss,crash,trickle")]
+  soma-sync sim --seed 17 --faults loss,crash,trickle
+  soma-sync sim --seed 17 --trace 17.trace && soma-sync trace view 17.trace --out 17.html")]
 pub(crate) struct Arguments {
     /// Seeds to run, from the first up to and without the last.
     #[arg(long, value_name = "A..B", default_value = "0..1000", value_parser = parse_seeds)]
@@ -37,6 +56,16 @@ pub(crate) struct Arguments {
     /// Run this one seed, and say what it stands for.
     #[arg(long, value_name = "S", conflicts_with = "seeds")]
     seed: Option<u64>,
+    /// Write a trace of one node here: of the one that broke an invariant or, where none did, of node 1, which has to catch
+    /// up. It is of the last of the node's lives.
+    #[arg(long, value_name = "FILE", requires = "seed")]
+    trace: Option<PathBuf>,
+    /// Trace this node instead, whatever happens; they are counted from 0.
+    #[arg(long, value_name = "N", requires = "trace")]
+    trace_node: Option<u32>,
+    /// The directory for traces of violations.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    traces: PathBuf,
     /// Nodes of a network, from 2 to 2,000.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=2_000))]
     nodes: u32,
@@ -68,15 +97,24 @@ impl Arguments {
         if let Err(error) = settings.validate() {
             cli::wrong_usage(error);
         }
+        if let Some(node) = self.trace_node.filter(|node| *node >= self.nodes) {
+            cli::wrong_usage(format_args!("there is no node {node} among {}", self.nodes));
+        }
+        if let Some(file) = self.trace.as_deref().filter(|file| file.exists()) {
+            anyhow::bail!("{} exists; give another --trace", file.display());
+        }
         let seeds = self.seed.map_or_else(|| self.seeds.clone(), |seed| seed..seed.saturating_add(1));
         let interrupt = Interrupt::install()?;
         if let (Some(seed), false) = (self.seed, self.json) {
             println!("{}", describe(&Plan::draw(seed, settings)));
         }
         let wanted = seeds.end - seeds.start;
-        let summary = self.run_seeds(seeds, settings, &interrupt);
+        let (summary, traces) = self.run_seeds(seeds, settings, &interrupt);
         let done = summary.runs == wanted;
-        print_result(self.json, &self.json(&summary), &self.text(&summary, settings))?;
+        if let (Some(seed), Some(file), 0, true) = (self.seed, &self.trace, summary.violations, done) {
+            record(seed, settings, self.trace_node.unwrap_or(CATCHES_UP) as usize, file)?;
+        }
+        print_result(self.json, &json(&summary, &traces), &self.text(&summary, settings))?;
         if let (Some(seed), false, 1..) = (self.seed, self.json, summary.violations)
             && let Some(needed) = swarm::needed_faults(seed, settings, &mut Theatre::default())
         {
@@ -88,23 +126,45 @@ impl Arguments {
         Ok(if summary.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn run_seeds(&self, seeds: Range<u64>, settings: Settings, interrupt: &Interrupt) -> Summary {
+    fn run_seeds(&self, seeds: Range<u64>, settings: Settings, interrupt: &Interrupt) -> (Summary, Traces) {
         let bar = bar(seeds.end - seeds.start);
         let jobs = self.jobs.map_or_else(processors, usize::from);
         let stop = AtomicBool::new(false);
         let mut violations = 0u64;
+        let mut traces = Traces::new();
         let summary = swarm::run_seeds(seeds, settings, jobs, &stop, &mut |report| {
             stop.fetch_or(interrupt.came(), Ordering::Relaxed);
             if let Some(violation) = &report.outcome.violation {
                 violations += 1;
                 bar.set_message(format!(", {violations} violations"));
+                let mut text = self.failure(report.seed, violation);
+                if violations <= MOST_TRACES {
+                    match self.leave_trace(report.seed, settings, violation) {
+                        Ok((file, node)) => {
+                            // Writing into a string cannot fail.
+                            let _ = write!(text, "\ntrace: {} of node {node}", file.display());
+                            traces.insert(report.seed, file);
+                        }
+                        Err(error) => drop(write!(text, "\nno trace: {error:#}")),
+                    }
+                }
                 // On stderr and at once: a run of a night must not keep to itself what it found in the evening.
-                bar.suspend(|| eprintln!("{}", self.failure(report.seed, violation)));
+                bar.suspend(|| eprintln!("{text}"));
             }
             bar.inc(1);
         });
         bar.finish_and_clear();
-        summary
+        (summary, traces)
+    }
+
+    /// Plays a seed again and writes what the node was told that broke an invariant; where, and which node that is.
+    fn leave_trace(&self, seed: u64, settings: Settings, violation: &Violation) -> Result<(PathBuf, usize)> {
+        let broken_by = violation.node.map_or(CATCHES_UP as usize, NodeId::position);
+        let node = self.trace_node.map_or(broken_by, |node| node as usize);
+        let name = || self.traces.join(format!("sim-{seed}-{}.trace", violation.invariant));
+        let file = self.trace.clone().unwrap_or_else(name);
+        record(seed, settings, node, &file)?;
+        Ok((file, node))
     }
 
     /// What a violation says, and how to see it again.
@@ -113,29 +173,6 @@ impl Arguments {
         let again =
             format!("soma-sync sim --seed {seed} --nodes {nodes} --commits {commits} --faults {faults}");
         format!("seed {seed}: {violation}\nagain: {again}")
-    }
-
-    fn json(&self, summary: &Summary) -> serde_json::Value {
-        let hits: serde_json::Map<_, _> = Fault::ALL
-            .iter()
-            .map(|fault| (fault.name().to_owned(), summary.hits.of(*fault).into()))
-            .collect();
-        let failure = |(seed, violation): &(u64, Violation)| {
-            serde_json::json!({
-                "seed": seed,
-                "invariant": violation.invariant.name(),
-                "detail": violation.detail,
-            })
-        };
-        serde_json::json!({
-            "runs": summary.runs,
-            "violations": summary.violations,
-            "simulated_seconds": summary.simulated.as_secs_f64(),
-            "events": summary.events,
-            "hash": hex::encode(summary.hash),
-            "hits": hits,
-            "failures": summary.failures.iter().map(failure).collect::<Vec<_>>(),
-        })
     }
 
     fn text(&self, summary: &Summary, settings: Settings) -> String {
@@ -156,6 +193,41 @@ impl Arguments {
         }
         text
     }
+}
+
+/// Plays a seed and writes a trace of one of its nodes.
+fn record(seed: u64, settings: Settings, node: usize, file: &Path) -> Result<()> {
+    let write = || -> io::Result<()> {
+        let output = BufWriter::new(File::create(file)?);
+        let (_, output) =
+            swarm::run_recording(&Plan::draw(seed, settings), &mut Theatre::default(), node, output)?;
+        output.into_inner().map_err(IntoInnerError::into_error)?.sync_all()
+    };
+    write().map_err(|error| about(format_args!("cannot write {}", file.display()), error))
+}
+
+/// The result for programs.
+fn json(summary: &Summary, traces: &Traces) -> serde_json::Value {
+    let hits: serde_json::Map<_, _> =
+        Fault::ALL.iter().map(|fault| (fault.name().to_owned(), summary.hits.of(*fault).into())).collect();
+    let failure = |(seed, violation): &(u64, Violation)| {
+        serde_json::json!({
+            "seed": seed,
+            "invariant": violation.invariant.name(),
+            "node": violation.node.map(NodeId::position),
+            "trace": traces.get(seed).map(|file| file.display().to_string()),
+            "detail": violation.detail,
+        })
+    };
+    serde_json::json!({
+        "runs": summary.runs,
+        "violations": summary.violations,
+        "simulated_seconds": summary.simulated.as_secs_f64(),
+        "events": summary.events,
+        "hash": hex::encode(summary.hash),
+        "hits": hits,
+        "failures": summary.failures.iter().map(failure).collect::<Vec<_>>(),
+    })
 }
 
 /// How often each fault took effect, in columns.

@@ -39,10 +39,31 @@ fn arguments_that_cannot_be_are_run() {
         ("sim --faults loss,bogus", "\"bogus\" is no fault"),
         ("sim --seed 1 --seeds 0..2", "cannot be used"),
         ("sim --jobs 0", "0"),
+        ("sim --trace one.trace", "--seed"),
+        ("sim --seed 1 --trace-node 1", "--trace"),
+        ("sim --seed 1 --nodes 4 --trace one.trace --trace-node 4", "no node 4"),
     ];
     for (arguments, words) in wrong {
         let output = bench.run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments}: {}", stderr(&output));
         assert!(stderr(&output).contains(words), "{arguments}: {}", stderr(&output));
     }
+}
+
+#[test]
+fn a_seed_is_not_traced_or_the_trace_does_not_replay() {
+    let bench = Bench::new();
+    let network = "sim --seed 3 --nodes 4 --commits 16";
+    bench.json(&format!("{network} --trace one.trace"));
+    bench.json(&format!("{network} --trace other.trace --trace-node 0"));
+    for name in ["one.trace", "other.trace"] {
+        let replayed = bench.json(&format!("trace replay {name} --check"));
+        assert_eq!(replayed["same"], true, "{replayed}");
+        assert!(replayed["events"].as_u64() > Some(20), "{replayed}");
+    }
+    assert_ne!(bench.read("one.trace"), bench.read("other.trace"));
+    let refused = bench.run(&format!("{network} --trace one.trace"));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("one.trace exists"), "{}", stderr(&refused));
+    assert_eq!(bench.names(), ["one.trace", "other.trace"], "nothing else is left behind");
 }

@@ -167,7 +167,7 @@ fn halting_trace() -> Vec<u8> {
     let pinned = CommitRef { index: CommitIndex::new(30), digest: CommitDigest::new([1; 32]) };
     let config = Config { commit_sync_batch_size: 5, pinned_commits: vec![pinned], ..Config::default() };
     let mut world = World::new(Pace::default());
-    let client = world.add(config.clone(), ChainStore::of(genesis.clone(), &[]));
+    let client = world.add(config, ChainStore::of(genesis.clone(), &[]));
     world.record(client);
     for _ in 0..3 {
         let server = world.add(Config::default(), ChainStore::of(genesis.clone(), &chain));
@@ -175,7 +175,7 @@ fn halting_trace() -> Vec<u8> {
     }
     let halted = |world: &World| world.machine(client).status().halted.is_some();
     assert!(world.run_until(Duration::from_secs(60), halted));
-    write_trace(Vec::new(), &world, client, config, &ChainStore::of(genesis, &[])).expect("it can be written")
+    write_trace(Vec::new(), &world, client).expect("it can be written")
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn run(seed: u64) -> (Vec<u8>, World) {
         ..Config::default()
     };
     let mut world = World::seeded(pace, seed);
-    let client = world.add(config.clone(), ChainStore::of(genesis.clone(), &[]));
+    let client = world.add(config, ChainStore::of(genesis.clone(), &[]));
     world.record(client);
     let manners = [
         vec![],
@@ -78,8 +78,7 @@ fn run(seed: u64) -> (Vec<u8>, World) {
     let done = |world: &World| world.machine(client).status().durable.get() == COMMITS;
     assert!(world.run_until(Duration::from_secs(120), done), "{:?}", world.machine(client).status());
     world.run_until(500 * MILLISECOND, |_| false);
-    let store = ChainStore::of(genesis, &[]);
-    let trace = write_trace(Vec::new(), &world, client, config, &store).expect("it can be written");
+    let trace = write_trace(Vec::new(), &world, client).expect("it can be written");
     (trace, world)
 }
 

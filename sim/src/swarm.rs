@@ -29,4 +29,4 @@ mod stage;
 pub use episode::Episode;
 pub use many::{Progress, Report, Summary, needed_faults, run_seeds};
 pub use plan::{Plan, Role, Settings, SettingsError};
-pub use stage::{Outcome, Theatre, run};
+pub use stage::{Outcome, Theatre, run, run_recording};

@@ -1,5 +1,6 @@
 //! What must never happen, and happened.
 
+use crate::world::NodeId;
 use soma_sync_core::Timestamp;
 use std::fmt;
 
@@ -92,13 +93,15 @@ pub struct Violation {
     pub invariant: Invariant,
     /// When, in the world's time.
     pub at: Timestamp,
+    /// By which node; `None` where it was none's yet.
+    pub node: Option<NodeId>,
     /// What was seen, in words; several lines where a node is stuck.
     pub detail: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { invariant, at, detail } = self;
+        let Self { invariant, at, node: _, detail } = self;
         write!(
             f,
             "{invariant} at {}.{:06} s: {detail}",

@@ -21,7 +21,7 @@ mod verdicts;
 
 pub use chain_store::ChainStore;
 pub use links::{Link, Pace};
-pub use node::Traffic;
+pub use node::{Recorded, Traffic};
 pub use plight::Step;
 pub use trouble::Trouble;
 pub use verdicts::Verdicts;
@@ -51,6 +51,13 @@ use trouble::Troubles;
 /// A node of the world, by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(usize);
+
+impl NodeId {
+    /// Its position: nodes are counted from zero, in the order in which they were added.
+    pub const fn position(self) -> usize {
+        self.0
+    }
+}
 
 /// What a node does to its answers before they travel. The default is to send them as they are.
 pub type Tamper = Box<dyn FnMut(&Request, Reply) -> Reply>;
@@ -134,6 +141,8 @@ pub struct World {
     /// Invariants are checked after every event of so many; never where it is zero.
     check_every: u64,
     handled: u64,
+    /// The node whose machine was told something, or made, last.
+    told: Option<NodeId>,
     oracle: Option<Oracle>,
     charges: Charges,
     /// The first violation, where they are collected and do not panic.
@@ -184,6 +193,7 @@ impl World {
             next_own: u64::MAX / 2,
             check_every: 1,
             handled: 0,
+            told: None,
             oracle: None,
             charges: Charges::default(),
             found: None,
@@ -245,17 +255,23 @@ impl World {
         &self.hits
     }
 
-    /// Takes in what was found.
+    /// Takes in what was found of the node that was told something last.
     fn note(&mut self, judged: Result<(), Broken>) {
         let Err(Broken { invariant, detail }) = judged else { return };
-        let violation = Violation { invariant, at: self.now, detail };
+        let violation = Violation { invariant, at: self.now, node: self.told, detail };
         assert!(self.collects, "{violation}");
         self.found.get_or_insert(violation);
     }
 
-    /// Says that something must never happen, and did: it counts as found here.
-    pub fn object(&mut self, broken: Broken) {
+    /// Says that something must never happen, and did at this node: it counts as found here.
+    pub fn object(&mut self, node: NodeId, broken: Broken) {
+        self.told = Some(node);
         self.note(Err(broken));
+    }
+
+    /// The node whose machine was told something last, or was made last.
+    pub const fn told(&self) -> Option<NodeId> {
+        self.told
     }
 
     /// Adds a node that starts from what `store` holds.
@@ -336,14 +352,20 @@ impl World {
         self.send_request(from, to, id, request);
     }
 
-    /// Keeps every event that a node is handed from now on.
+    /// Keeps every event that a node is handed from now on; when it is started again, those of its new life only.
     pub fn record(&mut self, node: NodeId) {
-        self.nodes[node.0].recorded = Some(Vec::new());
+        let local = self.local(node);
+        self.nodes[node.0].record(local);
     }
 
     /// The events that a node was handed since it is recorded, in order.
     pub fn recorded(&self, node: NodeId) -> &[(Timestamp, Event)] {
-        self.nodes[node.0].recorded.as_deref().unwrap_or_default()
+        self.life(node).map_or(&[], |recorded| &recorded.events)
+    }
+
+    /// What a node's machine was made of and told, if it is recorded.
+    pub fn life(&self, node: NodeId) -> Option<&Recorded> {
+        self.nodes[node.0].recorded.as_ref()
     }
 
     /// Connects two nodes, if both are up.

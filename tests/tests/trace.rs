@@ -121,7 +121,7 @@ fn recorded(commits: u32) -> (Vec<MadeCommit>, Vec<u8>) {
     let genesis = maker.genesis().clone();
     let config = Config { commit_sync_batch_size: 5, max_blocks_per_fetch: 7, ..Config::default() };
     let mut world = World::new(Pace::default());
-    let client = world.add(config.clone(), ChainStore::of(genesis.clone(), &[]));
+    let client = world.add(config, ChainStore::of(genesis.clone(), &[]));
     world.record(client);
     let servers = [(); 2].map(|()| world.add(Config::default(), ChainStore::of(genesis.clone(), &chain)));
     servers.iter().for_each(|server| world.connect(client, *server));
@@ -133,8 +133,7 @@ fn recorded(commits: u32) -> (Vec<MadeCommit>, Vec<u8>) {
     assert!(
         world.run_until(Duration::from_secs(60), |world| world.machine(client).status().certifiable == tip)
     );
-    let store = ChainStore::of(genesis, &[]);
-    let trace = write_trace(Vec::new(), &world, client, config, &store).unwrap();
+    let trace = write_trace(Vec::new(), &world, client).unwrap();
     let mut replay = Replay::new(TraceReader::open(&trace[..]).unwrap()).unwrap();
     while let Step::Same = replay.step().unwrap() {}
     assert_eq!(replay.machine(), world.machine(client), "the replayed machine is another one");

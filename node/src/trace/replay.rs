@@ -4,7 +4,7 @@ use super::{Output, TraceFileArgument, ending, open, seconds, show::line::event_
 use crate::output::print_result;
 use anyhow::{Result, bail};
 use serde_json::json;
-use soma_sync_proto::trace::{Difference, Replay, ReplayError, Step};
+use soma_sync_proto::trace::{Difference, Judge, Replay, ReplayError, Step};
 use std::{
     fmt::Write,
     io::Read,
@@ -24,7 +24,7 @@ Example:
 pub(crate) struct Arguments {
     #[command(flatten)]
     file: TraceFileArgument,
-    /// Check the machine's invariants after every event, too. Slow.
+    /// Check after every event what must hold of the machine and of what it says, too. Slow.
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -99,10 +99,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn find(replay: &mut Replay<impl Read>, check: bool) -> Result<Found, ReplayError> {
+    let mut judge = check.then(|| Judge::new(&replay.reader().header().start));
     loop {
         let event = replay.reader().events();
         // Where the machine panicked nothing but the reader is looked at any more.
-        let step = panic::catch_unwind(AssertUnwindSafe(|| replay.step()));
+        let step = panic::catch_unwind(AssertUnwindSafe(|| match &mut judge {
+            Some(judge) => replay.step_watched(judge),
+            None => replay.step(),
+        }));
         let Ok(step) = step else {
             return Ok(Found::Panicked { event, recorded: replay.reader().last_is_unfinished() });
         };
@@ -112,7 +116,9 @@ fn find(replay: &mut Replay<impl Read>, check: bool) -> Result<Found, ReplayErro
             Step::Different(difference) => return Ok(Found::Different(difference)),
             Step::End => return Ok(Found::Same),
         }
-        if check && let Err(invariant) = replay.machine().check_invariants() {
+        if let Some(judge) = &mut judge
+            && let Err(invariant) = judge.judge(replay.machine())
+        {
             return Ok(Found::Violated { event, invariant });
         }
     }

@@ -1,7 +1,7 @@
 //! Replaying: the same machine, told the same, must say the same.
 
 use super::{Mark, TraceEntry, TraceError, TraceReader, hash::CommandHasher};
-use soma_sync_core::{NewError, SyncMachine, command::Command};
+use soma_sync_core::{NewError, SyncMachine, Timestamp, command::Command, event::Event};
 use std::io::Read;
 
 /// Why a trace cannot be replayed, or not any further.
@@ -47,6 +47,19 @@ pub enum Step {
     End,
 }
 
+/// Looks on while a machine is told events. What does nothing is `()`.
+pub trait Watch {
+    /// The machine is about to be told this, at this time by its clock.
+    fn event(&mut self, at: Timestamp, event: &Event);
+    /// This came of it.
+    fn command(&mut self, command: &Command);
+}
+
+impl Watch for () {
+    fn event(&mut self, _: Timestamp, _: &Event) {}
+    fn command(&mut self, _: &Command) {}
+}
+
 /// A machine that is told again what a trace has.
 #[derive(Debug)]
 pub struct Replay<R> {
@@ -75,12 +88,22 @@ impl<R: Read> Replay<R> {
     /// # Panics
     /// Where the machine does: that may be what the trace is about.
     pub fn step(&mut self) -> Result<Step, ReplayError> {
+        self.step_watched(&mut ())
+    }
+
+    /// The same, while somebody looks on. Where it is [`Step::Different`], what came after the difference is not seen.
+    ///
+    /// # Panics
+    /// Where the machine does.
+    pub fn step_watched(&mut self, watch: &mut impl Watch) -> Result<Step, ReplayError> {
         let Some(entry) = self.reader.next_entry()? else { return Ok(Step::End) };
         let TraceEntry { number: _, at, event, commands, unfinished } = entry;
+        watch.event(at, &event);
         self.machine.handle(at, event);
         let mut position = 0;
         let difference = loop {
             let replayed = self.machine.poll_command();
+            replayed.iter().for_each(|command| watch.command(command));
             let mark = replayed.as_ref().map(|command| Mark::hashed(command, &mut self.hasher));
             let recorded = commands.get(position).copied();
             if mark != recorded && !unfinished {

@@ -12,6 +12,7 @@ use crate::{
     fault::{Fault, Hits},
     hostile::Lab,
     oracle::Truth,
+    trace::write_trace,
     violation::{Broken, Invariant, Violation},
     world::{ChainStore, NodeId, Pace, Verdicts, World},
 };
@@ -21,6 +22,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     fmt::Write as _,
+    io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     time::Duration,
@@ -89,13 +91,47 @@ pub struct Outcome {
 
 /// Plays a plan. A panic anywhere in it is a violation like others.
 pub fn run(plan: &Plan, theatre: &mut Theatre) -> Outcome {
+    perform(plan, theatre, None).0
+}
+
+/// The same, and writes as a trace what the machine of one node was told in the last of its lives; gives the output back.
+///
+/// # Errors
+///
+/// Where writing fails, or there is no such node.
+pub fn run_recording<W: Write>(
+    plan: &Plan,
+    theatre: &mut Theatre,
+    node: usize,
+    output: W,
+) -> io::Result<(Outcome, W)> {
+    let (outcome, world) = perform(plan, theatre, Some(node));
+    let node = world.as_ref().and_then(|world| Some((world, world.nodes().nth(node)?)));
+    let (world, node) = node.ok_or_else(|| io::Error::other("there is no such node"))?;
+    Ok((outcome, write_trace(output, world, node)?))
+}
+
+/// Plays a plan with a node recorded. The world is as it was left at the end, or where something panicked.
+fn perform(plan: &Plan, theatre: &mut Theatre, recorded: Option<usize>) -> (Outcome, Option<World>) {
     let scene = theatre.scene(plan.spec);
-    let played = catch_unwind(AssertUnwindSafe(|| play(plan, &scene)));
-    played.unwrap_or_else(|panic| {
+    let plan = Rc::new(plan.clone());
+    let mut world = None;
+    let played = catch_unwind(AssertUnwindSafe(|| {
+        let world = world.insert(set(&plan, &scene));
+        if let Some(node) = recorded.and_then(|node| world.nodes().nth(node)) {
+            world.record(node);
+        }
+        play(world, &plan, scene.tip())
+    }));
+    let outcome = played.unwrap_or_else(|panic| {
         // What it was about to remember may be half done.
         theatre.scenes.clear();
-        let detail = message(&*panic);
-        let violation = Violation { invariant: Invariant::Panic, at: Timestamp::ZERO, detail };
+        let violation = Violation {
+            invariant: Invariant::Panic,
+            at: world.as_ref().map_or(Timestamp::ZERO, World::now),
+            node: world.as_ref().and_then(World::told),
+            detail: message(&*panic),
+        };
         Outcome {
             violation: Some(violation),
             simulated: Duration::ZERO,
@@ -103,7 +139,8 @@ pub fn run(plan: &Plan, theatre: &mut Theatre) -> Outcome {
             hash: [0; 32],
             hits: Hits::default(),
         }
-    })
+    });
+    (outcome, world)
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
@@ -111,28 +148,26 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()
 }
 
-fn play(plan: &Plan, scene: &Scene) -> Outcome {
-    let plan = Rc::new(plan.clone());
-    let mut world = set(&plan, scene);
+fn play(world: &mut World, plan: &Plan, tip: CommitRef) -> Outcome {
     let nodes: Vec<_> = world.nodes().collect();
     world.run_until(plan.calm, |_| false);
     let core: Vec<_> = (0..nodes.len()).filter(|at| plan.roles[*at].is_core()).collect();
-    calm(&mut world, &plan, &nodes, &core);
-    let tip = scene.tip();
+    calm(world, plan, &nodes, &core);
     let left = plan.produced.saturating_sub(plan.calm) + plan.bound();
     let is_there = |world: &World, node: NodeId| {
         world.store(node).tip() == tip && world.machine(node).status().certifiable == tip
     };
     let done = world.run_until(left, |world| core.iter().all(|at| is_there(world, nodes[*at])));
     if !done && world.violation().is_none() {
-        let stuck = core.iter().filter(|at| !is_there(&world, nodes[**at]));
-        let detail = stuck.map(|at| why(&world, nodes[*at], tip)).collect::<String>();
-        world.object(Broken::new(
-            Invariant::Liveness,
-            format!("not at {tip} after {:?}{detail}", plan.bound()),
-        ));
+        let stuck = core.iter().map(|at| nodes[*at]).filter(|node| !is_there(world, *node));
+        let stuck: Vec<_> = stuck.collect();
+        let detail = stuck.iter().map(|node| why(world, *node, tip)).collect::<String>();
+        let detail = format!("not at {tip} after {:?}{detail}", plan.bound());
+        if let Some(first) = stuck.first() {
+            world.object(*first, Broken::new(Invariant::Liveness, detail));
+        }
     }
-    judge_the_end(&mut world, &plan, &nodes);
+    judge_the_end(world, plan, &nodes);
     Outcome {
         violation: world.violation().cloned(),
         simulated: world.now().saturating_since(Timestamp::ZERO),
@@ -266,7 +301,7 @@ fn judge_the_end(world: &mut World, plan: &Plan, nodes: &[NodeId]) {
             _ => None,
         });
         if let Some(halt) = halt {
-            world.object(Broken::new(Invariant::Halted, format!("{node:?} halts: {halt}")));
+            world.object(*node, Broken::new(Invariant::Halted, format!("{node:?} halts: {halt}")));
         }
         let (config, status) = (plan.config(at), world.machine(*node).status());
         if config.max_buffered_bytes < 1024 * 1024

@@ -25,6 +25,7 @@ impl World {
     pub(super) fn handle(&mut self, id: NodeId, event: Event) {
         let (now, local) = (self.now, self.local(id));
         self.handled += 1;
+        self.told = Some(id);
         self.history.event(now, id, &event);
         let mut guilty = Vec::new();
         let node = &mut self.nodes[id.0];
@@ -35,7 +36,7 @@ impl World {
         }
         let node = &mut self.nodes[id.0];
         if let Some(recorded) = &mut node.recorded {
-            recorded.push((local, event.clone()));
+            recorded.events.push((local, event.clone()));
         }
         if let Event::PeerDisconnected { peer } = &event {
             // Paused, it may have asked over a connection of which it did not know yet that it is another one.

@@ -7,6 +7,7 @@ use soma_sync_core::{
     command::{Batch, Notice, Offence},
     event::{InboundId, RequestId},
     request::Request,
+    start::Start,
     types::PeerId,
 };
 use std::{
@@ -100,6 +101,21 @@ impl Seen {
     }
 }
 
+/// What makes a node's machine what it is: what it was made of in its present life, and what it was told since.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// How it is configured.
+    pub config: Config,
+    /// What was stored when it was made.
+    pub start: Start,
+    /// What it draws from.
+    pub seed: [u8; 32],
+    /// When it was made, by its own clock.
+    pub started: Timestamp,
+    /// What it was told, and when by its own clock.
+    pub events: Vec<(Timestamp, Event)>,
+}
+
 /// A node.
 pub(super) struct Node {
     pub(super) peer: PeerId,
@@ -134,7 +150,7 @@ pub(super) struct Node {
     /// Ticks in a row that led to nothing, and when the first of them was.
     pub(super) idle_ticks: (u32, Timestamp),
     pub(super) most_commands: usize,
-    pub(super) recorded: Option<Vec<(Timestamp, Event)>>,
+    pub(super) recorded: Option<Recorded>,
     pub(super) plight: Plight,
     /// Events at one instant, and that instant.
     at_once: (u32, Timestamp),
@@ -186,9 +202,18 @@ impl Node {
     }
 
     fn machine(peer: PeerId, config: &Config, store: &ChainStore, now: Timestamp, life: u32) -> SyncMachine {
-        let mut seed = *peer.as_bytes();
-        seed[28..].copy_from_slice(&life.to_be_bytes());
-        SyncMachine::new(config.clone(), store.start(), now, seed).expect("a node that can start")
+        SyncMachine::new(config.clone(), store.start(), now, seed(peer, life)).expect("a node that can start")
+    }
+
+    /// Keeps what its machine is told from now on, and what it is made of: of the present life, then of each later one.
+    pub(super) fn record(&mut self, local: Timestamp) {
+        self.recorded = Some(Recorded {
+            config: self.config.clone(),
+            start: self.store.start(),
+            seed: seed(self.peer, self.life),
+            started: local,
+            events: Vec::new(),
+        });
     }
 
     /// Loses everything but what is stored, and begins again from that.
@@ -203,6 +228,9 @@ impl Node {
         self.asked.clear();
         self.issued.clear();
         self.links.clear();
+        if self.recorded.is_some() {
+            self.record(local);
+        }
     }
 
     /// Forgets what it asked of another.
@@ -251,4 +279,11 @@ impl Node {
         }
         (one, all, waiting)
     }
+}
+
+/// What a machine draws from in one of its node's lives.
+fn seed(peer: PeerId, life: u32) -> [u8; 32] {
+    let mut seed = *peer.as_bytes();
+    seed[28..].copy_from_slice(&life.to_be_bytes());
+    seed
 }

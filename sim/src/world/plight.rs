@@ -300,6 +300,7 @@ impl World {
         }
         let local = self.local(node);
         let now = self.now;
+        self.told = Some(node);
         let started = &mut self.nodes[node.0];
         started.restart(now, local);
         let tip = started.store.tip().index;

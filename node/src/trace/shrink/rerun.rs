@@ -11,7 +11,7 @@ use soma_sync_core::{
     event::{Event, JobId, RequestId},
     types::PeerId,
 };
-use soma_sync_proto::trace::{CommandKind, Mark, TraceHeader};
+use soma_sync_proto::trace::{CommandKind, Judge, Mark, TraceHeader, Watch};
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -68,6 +68,7 @@ impl Recorded {
 #[derive(Clone, Debug)]
 pub(super) struct Rerun {
     machine: SyncMachine,
+    judge: Judge,
     /// Work that the machine has handed out and that no recorded id stands for.
     handed_out: BTreeMap<About, VecDeque<Work>>,
     assigned: BTreeMap<Work, Work>,
@@ -77,8 +78,9 @@ pub(super) struct Rerun {
 impl Rerun {
     pub(super) fn new(header: &TraceHeader) -> Result<Self> {
         let (config, start) = (header.config.clone(), header.start.clone());
+        let judge = Judge::new(&start);
         let machine = SyncMachine::new(config, start, header.started, header.seed)?;
-        Ok(Self { machine, handed_out: BTreeMap::new(), assigned: BTreeMap::new(), told: None })
+        Ok(Self { machine, judge, handed_out: BTreeMap::new(), assigned: BTreeMap::new(), told: None })
     }
 
     /// The same, which keeps what the machine was told, with the ids that it was told.
@@ -105,9 +107,11 @@ impl Rerun {
     }
 
     fn tell(&mut self, at: Timestamp, event: Event) -> Option<Outcome> {
+        self.judge.event(at, &event);
         self.machine.handle(at, event);
         let mut halted = None;
         while let Some(command) = self.machine.poll_command() {
+            self.judge.command(&command);
             let mark = Mark::of(&command);
             if let Some(work) = Work::begun_by(&mark) {
                 self.handed_out.entry(About::of(&mark)).or_default().push_back(work);
@@ -116,7 +120,7 @@ impl Rerun {
                 halted = self.machine.status().halted.as_deref().map(kind_of_halt);
             }
         }
-        let violated = self.machine.check_invariants().err().map(Outcome::Violated);
+        let violated = self.judge.judge(&self.machine).err().map(Outcome::Violated);
         violated.or(halted.map(Outcome::Halted))
     }
 

@@ -1,0 +1,133 @@
+//! What must hold of a machine that is told what was recorded, whatever that is.
+
+use super::Watch;
+use soma_sync_core::{
+    SyncMachine, Timestamp,
+    command::{BatchId, Command},
+    event::Event,
+    request::{Request, ResponsePart},
+    start::Start,
+    types::CommitIndex,
+};
+use std::collections::BTreeMap;
+
+/// Looks on while a machine is told events, and says what it breaks: what the machine itself says must hold between any
+/// two of them ([`SyncMachine::check_invariants`]), that commits are handed to storage in order, and to consumers in
+/// order, each once, and not before storage has them, that peers are told of nothing that cannot be certified, and that no timer is in the past.
+#[derive(Clone, Debug)]
+pub struct Judge {
+    /// When the last event was.
+    now: Timestamp,
+    /// The last commit that storage has, by its own word.
+    durable: CommitIndex,
+    /// The last commit of each batch that storage was handed.
+    batches: BTreeMap<BatchId, CommitIndex>,
+    /// The last commit that storage was handed.
+    handed: CommitIndex,
+    /// The last commit that was handed to consumers.
+    broadcast: CommitIndex,
+    /// The highest commit of which a peer was told since the last judgement.
+    announced: CommitIndex,
+    broken: Option<&'static str>,
+}
+
+impl Judge {
+    /// Before the first event of a machine that starts from this.
+    pub const fn new(start: &Start) -> Self {
+        let tip = start.tip.reference.index;
+        Self {
+            now: Timestamp::ZERO,
+            durable: tip,
+            batches: BTreeMap::new(),
+            handed: tip,
+            broadcast: tip,
+            announced: CommitIndex::GENESIS,
+            broken: None,
+        }
+    }
+
+    /// After an event, all commands of which were [seen](Watch::command): what the machine broke.
+    ///
+    /// # Errors
+    /// The first thing that does not hold, in words.
+    pub fn judge(&mut self, machine: &SyncMachine) -> Result<(), &'static str> {
+        machine.check_invariants()?;
+        let announced = std::mem::replace(&mut self.announced, CommitIndex::GENESIS);
+        if announced > CommitIndex::GENESIS && announced > machine.status().certifiable.index {
+            return Err("peers are told of a commit that is not certifiable");
+        }
+        if machine.poll_timeout().is_some_and(|at| at <= self.now) {
+            return Err("a timer is in the past");
+        }
+        self.broken.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Watch for Judge {
+    fn event(&mut self, at: Timestamp, event: &Event) {
+        self.now = at;
+        match event {
+            Event::Stored { through } => {
+                let later = self.batches.split_off(through);
+                let stored = std::mem::replace(&mut self.batches, later).into_values().max();
+                let last = self.batches.remove(through);
+                self.durable = self.durable.max(stored.max(last).unwrap_or(CommitIndex::GENESIS));
+            }
+            Event::StoreReopened { start } => {
+                self.durable = start.tip.reference.index;
+                self.handed = self.durable;
+                self.batches.clear();
+            }
+            Event::Tick
+            | Event::CommitObserved { .. }
+            | Event::VotesObserved { .. }
+            | Event::CommitteeKnown { .. }
+            | Event::PeerConnected { .. }
+            | Event::PeerDisconnected { .. }
+            | Event::RequestReceived { .. }
+            | Event::ResponsePart { .. }
+            | Event::RequestFinished { .. }
+            | Event::Verified { .. }
+            | Event::StoreFailed { .. }
+            | Event::Pruned { .. }
+            | Event::Broadcasted { .. }
+            | Event::Served { .. } => {}
+        }
+    }
+
+    fn command(&mut self, command: &Command) {
+        match command {
+            Command::StoreBatch { batch } => {
+                for commit in &batch.commits {
+                    let index = commit.reference.index;
+                    if self.handed.next() != Some(index) {
+                        self.broken = Some("commits are handed to storage out of order");
+                    }
+                    self.handed = index;
+                }
+                self.batches.insert(batch.id, self.handed);
+            }
+            Command::Broadcast { range } => {
+                if range.end() > self.durable {
+                    self.broken = Some("commits are handed to consumers that are not durable");
+                }
+                if self.broadcast.next() != Some(range.start()) {
+                    self.broken = Some("commits are handed to consumers out of order");
+                }
+                self.broadcast = range.end();
+            }
+            Command::Respond { response: ResponsePart::Availability { highest: index, .. }, .. }
+            | Command::SendRequest { request: Request::Push { index }, .. } => {
+                self.announced = self.announced.max(*index);
+            }
+            Command::SendRequest { .. }
+            | Command::CancelRequest { .. }
+            | Command::Verify { .. }
+            | Command::Respond { .. }
+            | Command::Refuse { .. }
+            | Command::Serve { .. }
+            | Command::Disconnect { .. }
+            | Command::Notify(_) => {}
+        }
+    }
+}
