@@ -50,6 +50,13 @@ fn stop(server: Running) {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
+/// How many times as many sessions are run as in the ordinary test run: `SOMA_SYNC_SESSIONS_TIMES`.
+#[cfg(unix)]
+fn times() -> usize {
+    let times = std::env::var("SOMA_SYNC_SESSIONS_TIMES").ok();
+    times.map_or(1, |times| times.parse().expect("a number of times"))
+}
+
 /// What goes wrong while a node syncs.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -64,7 +71,6 @@ enum Fault {
 #[test]
 fn a_session_over_quic_does_not_replay() {
     use Fault::{ClientDies, Nothing, ServerDies, ServerStandsStill, StrangerAnswers};
-    let bench = bench();
     let faults = [
         Nothing,
         ServerDies,
@@ -77,8 +83,13 @@ fn a_session_over_quic_does_not_replay() {
         StrangerAnswers,
         Nothing,
     ];
-    for (session, fault) in faults.into_iter().enumerate() {
-        run_session(&bench, session, fault);
+    for time in 0..times() {
+        // What sessions leave behind goes with the bench.
+        let bench = bench();
+        for (session, fault) in faults.into_iter().enumerate() {
+            run_session(&bench, session, fault);
+        }
+        println!("{} sessions replay", (time + 1) * faults.len());
     }
 }
 

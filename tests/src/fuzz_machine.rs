@@ -8,7 +8,7 @@ mod chain;
 mod draw;
 pub mod serve;
 
-use crate::fuzz::rarely;
+use crate::{fuzz::rarely, told::Told};
 use arbitrary::{Result, Unstructured};
 use chain::{Durable, EPOCH_COMMITS, committees, payload};
 use draw::config;
@@ -23,7 +23,10 @@ use soma_sync_core::{
     types::{CommitIndex, PeerId},
 };
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -50,6 +53,9 @@ struct Subject {
     store_failed: bool,
     /// Events so far, for the report of a wedge.
     log: Vec<String>,
+    /// What the machine was made of and told; its events only where somebody wants them.
+    told: Rc<RefCell<Told>>,
+    keeps_events: bool,
     /// Which kinds of trouble this sequence has, a bit each: with all of them in every one, none would get far.
     troubles: u16,
 }
@@ -109,6 +115,22 @@ pub fn machine_snapshot(bytes: &[u8]) -> Option<Outcome> {
     Some(Outcome { events, most_commands: copies, status: subject.machine.status() })
 }
 
+/// Runs a machine through what the bytes say, and gives what it was made of and told where that ends in a panic; which
+/// includes that something does not hold.
+pub fn machine_inputs_that_panic(bytes: &[u8]) -> Option<Told> {
+    let mut input = Unstructured::new(bytes);
+    let mut subject = Subject::new(&mut input).ok()?;
+    subject.keeps_events = true;
+    let told = Rc::clone(&subject.told);
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        while !input.is_empty() {
+            let Ok(event) = subject.draw_event(&mut input) else { break };
+            subject.handle(event);
+        }
+    }));
+    ended.is_err().then(|| told.take())
+}
+
 /// Commits that the honest peer of the last phase has beyond the machine's tip.
 const HONEST_LEAD: u32 = 45;
 /// Events in which the last phase must be over. A commit costs a few; what is more is a loop.
@@ -160,8 +182,8 @@ impl Subject {
         let troubles = input.arbitrary::<u16>()? & input.arbitrary::<u16>()?;
         let max_jobs = config.max_verify_jobs as usize;
         let start = Start::genesis(committees[0].chain_id(), committees[0].clone());
-        let machine =
-            SyncMachine::new(config, start, Timestamp::ZERO, seed).expect("a configuration that can work");
+        let told = Told::nothing(config, start, seed);
+        let machine = told.machine().expect("a configuration that can work");
         Ok(Self {
             twin: machine.clone(),
             machine,
@@ -179,6 +201,8 @@ impl Subject {
             max_jobs,
             store_failed: false,
             log: Vec::new(),
+            told: Rc::new(RefCell::new(told)),
+            keeps_events: false,
             troubles,
         })
     }
@@ -205,6 +229,9 @@ impl Subject {
         if self.log.capacity() > 0 {
             let text = format!("{event:?}");
             self.log.push(format!("{:?} {}", self.now, text.chars().take(400).collect::<String>()));
+        }
+        if self.keeps_events {
+            self.told.borrow_mut().events.push((self.now, event.clone()));
         }
         self.machine.handle(self.now, event.clone());
         self.twin.handle(self.now, event);

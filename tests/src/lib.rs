@@ -1,6 +1,6 @@
 //! What the whole-system tests share: the vectors of the original implementation, the table of deliberate differences
 //! from it, a small committee that signs, mirrors of the formats for an independent decoder, the bodies of the fuzz targets,
-//! which tests hold which defence, and the layers that seeded bugs are held against.
+//! what a machine was told, which tests hold which defence, and the layers that seeded bugs are held against.
 
 #[cfg(feature = "defence-switches")]
 pub mod defences;
@@ -23,5 +23,6 @@ pub mod layers;
 pub mod mirror;
 #[cfg(feature = "defence-switches")]
 pub mod processes;
+pub mod told;
 pub mod trace_samples;
 pub mod vectors;
