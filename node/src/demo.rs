@@ -45,7 +45,8 @@ it is within a second of the tip. Processor time and memory are those of the who
 Examples:
   soma-sync demo
   soma-sync demo --peers 5 --commits 20000 --payload-bytes 4KiB --no-chaos --json
-  soma-sync demo --servers honest,silent,lying")]
+  soma-sync demo --servers honest,silent,lying
+  soma-sync demo --trace demo.trace && soma-sync trace view demo.trace --out demo.html")]
 pub(crate) struct Arguments {
     /// Serving nodes that are honest, at most 16.
     #[arg(long, value_name = "N", default_value_t = 3,
@@ -80,6 +81,10 @@ pub(crate) struct Arguments {
     /// in a temporary directory and removed at the end.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Record what the fresh node is told and what it says, for `soma-sync trace`. A file that is there is kept, its name
+    /// followed by `.old`.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// What everything is drawn from.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,

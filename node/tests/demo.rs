@@ -48,7 +48,8 @@ fn with_chaos_the_tip_is_missed_or_the_liar_is_not_caught() {
 #[test]
 fn silence_or_a_lie_keeps_a_node_from_an_honest_server_or_is_laid_at_its_door() {
     let bench = Bench::new();
-    let result = bench.json(&format!("{SMALL} --servers lying,silent,honest"));
+    let result = bench.json(&format!("{SMALL} --servers lying,silent,honest --trace demo.trace"));
+    assert_eq!(bench.json("trace replay demo.trace --check")["same"], true, "its trace does not replay");
     let offences = offences(&result);
     assert!(offences[0] > 0 && offences[1..] == [0, 0], "{result}");
     let each = |key: &str| [0, 1, 2].map(|position| &result["peers"][position][key]);

@@ -30,6 +30,7 @@ use soma_sync_core::{
 };
 use soma_sync_runtime_tokio::{
     node::{Node, NodeHandle},
+    record::TraceConfig,
     store::RedbStore,
 };
 use soma_sync_transport_quic::{Identity, QuicConfig, QuicTransport};
@@ -162,12 +163,14 @@ impl<'a> Story<'a> {
         let peers = stage.peers.clone();
         let all_honest = peers.iter().all(|peer| peer.manner.is_honest());
         let first = peers.iter().filter(|peer| peer.manner.is_honest() == all_honest).map(Peer::contact);
-        let fresh = Node::builder(Arc::new(store), transport)
+        let mut fresh = Node::builder(Arc::new(store), transport)
             .config(arguments.config())
             .seed(draw(arguments.seed, FRESH))
-            .peers(first)
-            .spawn()
-            .await?;
+            .peers(first);
+        if let Some(file) = &arguments.trace {
+            fresh = fresh.trace(TraceConfig::new(file));
+        }
+        let fresh = fresh.spawn().await?;
         screen.say("a fresh node starts with nothing but the genesis committee");
         let now = Instant::now();
         let act = if all_honest { Act::CatchingUp } else { Act::Meeting { until: now + MEET_PATIENCE } };
