@@ -62,7 +62,8 @@ function arrange() {
   const tight = peers.length > 16;
   for (const peer of peers) {
     const bar = tight ? 6 : peer.rows > 12 ? 7 : 9;
-    const height = Math.max(tight ? 26 : 40, 12 + peer.rows * (bar + 1) + (peer.theirs.length ? 10 : 0) + 6);
+    const lines = tight ? 0 : troubles(peer).length;
+    const height = Math.max(tight ? 26 : 40 + lines * 13, 12 + peer.rows * (bar + 1) + (peer.theirs.length ? 10 : 0) + 6);
     add('lane', height, { peer, bar });
   }
   view.panels = panels;
@@ -131,6 +132,42 @@ const BELIEVED = (() => {
   return 3 * Math.max(data.stored ?? data.start, claims[(claims.length - 1) >> 1] ?? 0) + 100;
 })();
 
+/** Spans in which nothing was stored for long, though a peer had claimed more: what all panels are to be looked at for. */
+const waits = (() => {
+  const long = Math.max(5e5, DURATION / 50), found = [];
+  const more = (at, held) => peers.some(({ claim }) => {
+    const highest = valueAt(claim.t, claim.highest, at);
+    return highest > held && highest <= BELIEVED;
+  });
+  let from = 0, held = data.start;
+  const until = at => { if (at - from >= long && more(at - 1, held)) found.push({ from, to: at }); };
+  series.t.forEach((at, place) => {
+    if (series.stored[place] <= held) return;
+    until(at);
+    [from, held] = [at, series.stored[place]];
+  });
+  until(lastSample());
+  return found;
+})();
+
+function drawWaits(g, panel) {
+  g.font = SMALL;
+  g.textAlign = 'center';
+  for (const { from, to } of waits) {
+    const left = Math.max(GUTTER, x(from)), right = Math.min(view.width - RIGHT, x(to)), py = panel.top + panel.height - 6;
+    if (right <= left) continue;
+    g.fillStyle = colours.timeout;
+    g.fillRect(left + 1, py, Math.max(1, right - left - 2), 3);
+    const all = [`nothing for ${lasting(to - from)}`, lasting(to - from)];
+    const words = all.find(words => g.measureText(words).width < right - left - 4);
+    if (!words) continue;
+    const half = g.measureText(words).width / 2 + 2, middle = (left + right) / 2;
+    g.fillStyle = colours.card; g.globalAlpha = .8; g.fillRect(middle - half, py - 13, 2 * half, 12); g.globalAlpha = 1;
+    g.fillStyle = colours.timeout; g.fillText(words, middle, py - 4);
+  }
+  g.textAlign = 'left';
+}
+
 function drawHeight(g, panel) {
   const values = [];
   const visible = (times, column, before) => {
@@ -163,7 +200,9 @@ function drawHeight(g, panel) {
   steps(g, series.t, series.delivered, y, colours.delivered, { width: 3.5, before: data.start, until });
   steps(g, series.t, series.certifiable, y, colours.certifiable, { width: 1.6, dash: [2, 2], before: data.start, until });
   steps(g, series.t, series.stored, y, colours.stored, { width: 1.6, before: data.start, until });
-  label(g, panel, [['stored', 'stored'], ['certifiable', 'certifiable'], ['delivered', 'delivered'], ['claim', far ? 'peers claim, one far above' : 'peers claim']]);
+  drawWaits(g, panel);
+  const named = [['stored', 'stored'], ['certifiable', 'certifiable'], ['delivered', 'delivered'], ['claim', far ? 'peers claim, one far above' : 'peers claim']];
+  label(g, panel, waits.length ? [...named, ['timeout', 'nothing stored, though there is more']] : named);
 }
 
 /** Rates over cells a few pixels wide, whatever the zoom. */
@@ -375,13 +414,27 @@ function drawLane(g, panel) {
 
 const DRAW = { notices: drawNotices, height: drawHeight, rate: drawRate, buffer: drawBuffer, stages: drawStages, lane: drawLane };
 
+/** What came of requests to a peer that was not to be, the gravest first: who holds us up is to be seen at a glance. */
+function troubles(peer) {
+  const bad = OUTCOMES.map((outcome, place) => ({ ...outcome, count: peer.outcomes[place] }));
+  return bad.filter(({ weight, count }) => weight > 2 && count).sort((a, b) => b.weight - a.weight).slice(0, 3);
+}
+
 function names(g, panel) {
   g.fillStyle = colours.card; g.fillRect(0, panel.top, GUTTER - 62, panel.height);
   if (panel.name === 'lane') {
     const { peer } = panel, found = view.search && view.search.lanes && view.search.lanes.has(peer.lane);
     g.font = MONO; g.fillStyle = found ? colours.found : colours.ink; g.fillText(peer.short, 16, panel.top + 17);
     g.font = SMALL; g.fillStyle = colours.faint;
-    if (panel.height >= 34) g.fillText(peer.bytes ? bytes(peer.bytes) : peer.asked ? `${number.format(peer.asked)} asked of us` : 'no data', 16, panel.top + 31);
+    if (panel.height < 34) return;
+    const bad = troubles(peer);
+    const nothing = peer.asked && !bad.length ? `${number.format(peer.asked)} asked of us` : 'no data';
+    g.fillText(peer.bytes ? bytes(peer.bytes) : nothing, 16, panel.top + 31);
+    bad.forEach(({ name, colour, count }, place) => {
+      const top = panel.top + 44 + place * 13;
+      if (top > panel.top + panel.height - 4) return;
+      g.fillStyle = colours[colour]; g.fillText(`${number.format(count)} ${name.replace(' by another', '')}`, 16, top);
+    });
     return;
   }
   g.font = `600 ${FONT}`; g.fillStyle = colours.ink; g.fillText(panel.title, 16, panel.top + 20);

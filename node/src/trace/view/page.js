@@ -53,11 +53,13 @@ function head() {
   $('under').textContent = under.filter(Boolean).join('  ·  ');
   $('under').title = data.chain;
   const { counts } = data, second = peers.reduce((sum, peer) => sum + peer.second, 0);
+  const late = peers.reduce((sum, peer) => sum + peer.outcomes[OUTCOMES.findIndex(({ name }) => name === 'timed out')], 0);
   const facts = [
     ['duration', lasting(DURATION)], ['events', number.format(data.events)],
     ['commits stored', data.stored === null ? '—' : number.format(Math.max(0, data.stored - data.start))],
     ['of answers', bytes(data.bytes)], ['peers', number.format(peers.length)], ['requests', number.format(COUNT)],
-    ['second requests', number.format(second)], ['stalls', number.format(stalls.length), stalls.length],
+    ['timed out', number.format(late), late], ['second requests', number.format(second)],
+    ['stalls', number.format(stalls.length), stalls.length],
     ['offences', number.format(offences.length), offences.length], ['halts', number.format(counts.halt ?? 0), counts.halt],
   ];
   for (const [name, value, bad] of facts) {
