@@ -74,7 +74,7 @@ impl Told {
     /// What was broken, where something was, or that the machine panicked.
     pub fn tell(&self) -> Result<SyncMachine, String> {
         let mut machine = self.machine().map_err(|error| error.to_string())?;
-        let mut judge = Judge::new(&self.header.start);
+        let mut judge = Judge::new(&self.header);
         for (position, (at, event)) in self.events.iter().enumerate() {
             judge.event(*at, event);
             let told = catch_unwind(AssertUnwindSafe(|| {

@@ -1,19 +1,19 @@
 //! What must hold of a machine that is told what was recorded, whatever that is.
 
-use super::Watch;
+use super::{TraceHeader, Watch};
 use soma_sync_core::{
     SyncMachine, Timestamp,
     command::{BatchId, Command},
-    event::Event,
+    event::{Event, JobId},
     request::{Request, ResponsePart},
-    start::Start,
     types::CommitIndex,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Looks on while a machine is told events, and says what it breaks: what the machine itself says must hold between any
 /// two of them ([`SyncMachine::check_invariants`]), that commits are handed to storage in order, and to consumers in
-/// order, each once, and not before storage has them, that peers are told of nothing that cannot be certified, and that no timer is in the past.
+/// order, each once, and not before storage has them, that peers are told of nothing that cannot be certified, that workers
+/// have no more jobs than they may, and that no timer is in the past.
 #[derive(Clone, Debug)]
 pub struct Judge {
     /// When the last event was.
@@ -24,6 +24,9 @@ pub struct Judge {
     batches: BTreeMap<BatchId, CommitIndex>,
     /// The last commit that storage was handed.
     handed: CommitIndex,
+    /// Jobs that workers have, and how many they may have.
+    jobs: BTreeSet<JobId>,
+    most_jobs: u32,
     /// The last commit that was handed to consumers.
     broadcast: CommitIndex,
     /// The highest commit of which a peer was told since the last judgement.
@@ -32,14 +35,16 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Before the first event of a machine that starts from this.
-    pub const fn new(start: &Start) -> Self {
-        let tip = start.tip.reference.index;
+    /// Before the first event of a machine that is made of this.
+    pub const fn new(header: &TraceHeader) -> Self {
+        let tip = header.start.tip.reference.index;
         Self {
             now: Timestamp::ZERO,
             durable: tip,
             batches: BTreeMap::new(),
             handed: tip,
+            jobs: BTreeSet::new(),
+            most_jobs: header.config.max_verify_jobs,
             broadcast: tip,
             announced: CommitIndex::GENESIS,
             broken: None,
@@ -78,6 +83,7 @@ impl Watch for Judge {
                 self.handed = self.durable;
                 self.batches.clear();
             }
+            Event::Verified { id, .. } => _ = self.jobs.remove(id),
             Event::Tick
             | Event::CommitObserved { .. }
             | Event::VotesObserved { .. }
@@ -87,7 +93,6 @@ impl Watch for Judge {
             | Event::RequestReceived { .. }
             | Event::ResponsePart { .. }
             | Event::RequestFinished { .. }
-            | Event::Verified { .. }
             | Event::StoreFailed { .. }
             | Event::Pruned { .. }
             | Event::Broadcasted { .. }
@@ -120,9 +125,14 @@ impl Watch for Judge {
             | Command::SendRequest { request: Request::Push { index }, .. } => {
                 self.announced = self.announced.max(*index);
             }
+            Command::Verify { id, .. } => {
+                self.jobs.insert(*id);
+                if self.jobs.len() > self.most_jobs as usize {
+                    self.broken = Some("workers have more jobs than they may");
+                }
+            }
             Command::SendRequest { .. }
             | Command::CancelRequest { .. }
-            | Command::Verify { .. }
             | Command::Respond { .. }
             | Command::Refuse { .. }
             | Command::Serve { .. }

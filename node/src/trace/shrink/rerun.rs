@@ -78,7 +78,7 @@ pub(super) struct Rerun {
 impl Rerun {
     pub(super) fn new(header: &TraceHeader) -> Result<Self> {
         let (config, start) = (header.config.clone(), header.start.clone());
-        let judge = Judge::new(&start);
+        let judge = Judge::new(header);
         let machine = SyncMachine::new(config, start, header.started, header.seed)?;
         Ok(Self { machine, judge, handed_out: BTreeMap::new(), assigned: BTreeMap::new(), told: None })
     }
