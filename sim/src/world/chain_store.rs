@@ -25,7 +25,8 @@ pub struct ChainStore {
     /// Commits that end their epoch.
     ends: Vec<CommitIndex>,
     blocks: BTreeMap<BlockRef, CheckedBlock>,
-    votes: BTreeMap<CommitRef, BTreeMap<AuthorityIndex, (Round, BlockRef)>>,
+    /// The first vote of each author for a commit in blocks of an epoch.
+    votes: BTreeMap<(CommitRef, Epoch), BTreeMap<AuthorityIndex, (Round, BlockRef)>>,
     lowest: CommitIndex,
 }
 
@@ -101,10 +102,10 @@ impl ChainStore {
     }
 
     fn put_block(&mut self, block: CheckedBlock) {
-        let BlockRef { author, round, .. } = block.reference;
+        let BlockRef { author, round, epoch, .. } = block.reference;
         for vote in &block.votes {
-            let first =
-                self.votes.entry(*vote).or_default().entry(author).or_insert((round, block.reference));
+            let of_epoch = self.votes.entry((*vote, epoch)).or_default();
+            let first = of_epoch.entry(author).or_insert((round, block.reference));
             if round < first.0 {
                 *first = (round, block.reference);
             }
@@ -159,7 +160,7 @@ impl ChainStore {
             epoch: header.epoch,
             voters: self
                 .votes
-                .get(&header.reference)
+                .get(&(header.reference, header.epoch))
                 .map(|by| by.keys().copied().collect())
                 .unwrap_or_default(),
         });
@@ -189,8 +190,8 @@ impl ChainStore {
         let committee = self.committees.get(&header.epoch)?;
         let mut tally = StakeTally::new();
         let mut quorum = Vec::new();
-        for (author, (_, block)) in self.votes.get(&header.reference)? {
-            if block.epoch == header.epoch && tally.add(*author, committee) {
+        for (author, (_, block)) in self.votes.get(&(header.reference, header.epoch))? {
+            if tally.add(*author, committee) {
                 quorum.push(self.blocks.get(block)?);
             }
             if tally.reached_quorum() {
