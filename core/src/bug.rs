@@ -22,8 +22,8 @@ switches! {
     /// The stake that makes a quorum is not enough: above in place of at least. Seen by the jobs' tests alone: in no
     /// made chain do votes sum to exactly that stake.
     QuorumAndOne,
-    /// A commit's votes are counted whatever epoch the voters' blocks are of. Seen by hand alone: what our own
-    /// consensus accepts is of the right epoch everywhere else.
+    /// A commit's votes are counted whatever epoch the voters' blocks are of. Seen by hand and in drawn networks: what
+    /// our own consensus accepts is of the right epoch everywhere else.
     VotesOfAnyEpoch,
     /// Ancestors of any round count as parents of a block, not only those of the round before.
     ParentsOfAnyRound,

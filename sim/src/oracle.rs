@@ -12,6 +12,7 @@ use bytes::Bytes;
 use soma_sync_core::{
     Config,
     command::{Batch, Offence},
+    job::CheckedBlock,
     payload::Payload,
     types::{AuthorityIndex, BlockRef, ChainId, CommitIndex, CommitRange, CommitRef, Stake},
 };
@@ -52,16 +53,21 @@ impl Truth {
         for made in chain {
             truth.learn(&made.header.payload);
             for block in made.blocks.iter().chain(made.certifiers.iter()) {
-                truth.learn(&block.payload);
-                if truth.blocks.insert(block.reference, block.payload.bytes().clone()).is_some() {
-                    continue;
-                }
-                for vote in &block.votes {
-                    truth.votes.entry(*vote).or_default().push((block.reference.author, block.reference));
-                }
+                truth.learn_block(block);
             }
         }
         truth
+    }
+
+    /// Takes in a block that was made beside the chain. What it votes for counts where it is of the right epoch.
+    pub fn learn_block(&mut self, block: &CheckedBlock) {
+        self.learn(&block.payload);
+        if self.blocks.insert(block.reference, block.payload.bytes().clone()).is_some() {
+            return;
+        }
+        for vote in &block.votes {
+            self.votes.entry(*vote).or_default().push((block.reference.author, block.reference));
+        }
     }
 
     fn learn(&mut self, payload: &Payload) {
@@ -256,6 +262,32 @@ impl Oracle {
             && waiting <= config.follow_requests;
         hold(within, Invariant::InFlight, || {
             format!("node {node} has {to_one} requests in flight to one, {to_all} to all; {waiting} wait")
+        })
+    }
+
+    /// A node's workers have so many jobs.
+    ///
+    /// # Errors
+    ///
+    /// When it has fewer workers.
+    pub fn jobs(&self, node: usize, jobs: u32, config: &Config) -> Result<(), Broken> {
+        hold(jobs <= config.max_verify_jobs, Invariant::InFlight, || {
+            format!(
+                "node {node} has given its workers {jobs} jobs, and has {} workers",
+                config.max_verify_jobs
+            )
+        })
+    }
+
+    /// A node is to serve these commits in one answer.
+    ///
+    /// # Errors
+    ///
+    /// When they are more than a batch.
+    pub fn served(&self, node: usize, range: CommitRange, config: &Config) -> Result<(), Broken> {
+        let count = range.iter().count() as u64;
+        hold(count <= u64::from(config.commit_sync_batch_size), Invariant::Batch, || {
+            format!("node {node} serves {range} at once, with batches of {}", config.commit_sync_batch_size)
         })
     }
 

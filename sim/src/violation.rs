@@ -21,8 +21,10 @@ pub enum Invariant {
     HonestBlamed,
     /// Each provable offence is charged to its sender.
     Uncharged,
-    /// Requests in flight are within their caps.
+    /// Requests in flight, and jobs, are within their caps.
     InFlight,
+    /// No answer is longer than a batch.
+    Batch,
     /// Bytes held are within the budget.
     Budget,
     /// No node goes on for ever without progress.
@@ -49,6 +51,7 @@ impl Invariant {
             Self::HonestBlamed => "honest-blamed",
             Self::Uncharged => "uncharged",
             Self::InFlight => "in-flight",
+            Self::Batch => "batch",
             Self::Budget => "budget",
             Self::Spinning => "spinning",
             Self::Machine => "machine",

@@ -117,6 +117,16 @@ impl Lab {
         authors.iter().enumerate().filter_map(vote).collect()
     }
 
+    /// Blocks by all authorities of the epoch after that of `index`, if that is the last commit of its epoch, which vote
+    /// for that commit: they are sound, and certify nothing.
+    pub fn late_votes(&self, index: CommitIndex) -> Vec<Payload> {
+        let of_last = |made: &&MadeCommit| made.next_committee.is_some();
+        let Some(made) = self.made(index).filter(of_last) else { return Vec::new() };
+        let next = made.header.epoch.saturating_add(1);
+        let everyone: Vec<_> = (0..self.committee()).collect();
+        self.votes(made.header.reference, next, next, &everyone)
+    }
+
     /// A block like one that this author made, changed and then signed with the keys that it has in epoch `of`.
     pub fn block(
         &self,

@@ -19,14 +19,20 @@ const AT_A_TIME: u32 = 8;
 const PATIENCE: u32 = 10;
 
 /// Has a node's consensus go on with the chain, of which it holds `held` commits at first. A server that lost some is told
-/// of them again, as by a consensus that recovers what it decided.
+/// of them again, as by a consensus that recovers what it decided. With an epoch's last commit come blocks of the next
+/// epoch that vote for it, too late to count, and before those that do.
 pub(super) fn produce(world: &mut World, node: NodeId, plan: &Rc<Plan>, lab: &Rc<Lab>, begun: u32) {
     let (plan, lab) = (Rc::clone(plan), Rc::clone(lab));
     let (mut told, mut last, mut quiet) = (0, CommitRef::GENESIS, 0);
+    let mut held_back = Vec::new();
     world.act(TURN, move |world| {
         if world.is_down(node) {
             told = 0;
+            held_back.clear();
             return Some(TURN);
+        }
+        if !held_back.is_empty() {
+            world.inject(node, Event::VotesObserved { blocks: std::mem::take(&mut held_back) });
         }
         let certifiable = world.machine(node).status().certifiable;
         quiet = if certifiable == last { quiet + 1 } else { 0 };
@@ -44,7 +50,13 @@ pub(super) fn produce(world: &mut World, node: NodeId, plan: &Rc<Plan>, lab: &Rc
                 let blocks = made.blocks.iter().map(|block| block.payload.clone()).collect();
                 world.inject(node, Event::CommitObserved { commit: made.header.payload.clone(), blocks });
                 let votes = made.certifiers.iter().map(|block| block.payload.clone()).collect();
-                world.inject(node, Event::VotesObserved { blocks: votes });
+                let late = lab.late_votes(CommitIndex::new(index));
+                if late.is_empty() {
+                    world.inject(node, Event::VotesObserved { blocks: votes });
+                } else {
+                    world.inject(node, Event::VotesObserved { blocks: late });
+                    held_back = votes;
+                }
             }
         }
         told = end.max(told);

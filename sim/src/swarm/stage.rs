@@ -16,7 +16,7 @@ use crate::{
     violation::{Broken, Invariant, Violation},
     world::{ChainStore, NodeId, Pace, Verdicts, World},
 };
-use soma_sync_core::{Timestamp, command::Notice, types::CommitRef};
+use soma_sync_core::{Timestamp, command::Notice, config::Limits, job::CheckedBlock, types::CommitRef};
 use std::{
     any::Any,
     cell::RefCell,
@@ -53,7 +53,11 @@ impl Theatre {
         let made = self.scenes.entry(spec).or_insert_with(|| {
             // Plans have chains that can be made only.
             let lab = Rc::new(Lab::new(spec).unwrap_or_else(|error| unreachable!("{spec:?}: {error}")));
-            let truth = Rc::new(Truth::new(lab.chain()));
+            let mut truth = Truth::new(lab.chain());
+            let late = lab.chain().iter().flat_map(|made| lab.late_votes(made.header.reference.index));
+            let late = late.filter_map(|vote| CheckedBlock::decode(vote, &Limits::default()).ok());
+            late.for_each(|block| truth.learn_block(&block));
+            let truth = Rc::new(truth);
             let verdicts = Rc::new(RefCell::new(Verdicts::new(Rc::clone(&truth))));
             let empty = Rc::new(ChainStore::new(lab.genesis().clone()));
             Rc::new(Scene { lab, truth, verdicts, empty, stores: RefCell::default() })

@@ -120,6 +120,7 @@ impl World {
             }
             Command::Refuse { id: inbound, reason } => self.reply(id, inbound, Err(reason), None),
             Command::Serve { id: inbound, plan, deadline } => {
+                self.judge_plan(id, &plan);
                 let parts = self.read(id, &plan);
                 let until = self.nodes[id.0].plight.clock.when(deadline);
                 self.reply(id, inbound, parts, Some(until));
@@ -168,6 +169,10 @@ impl World {
         if node.jobs >= node.config.max_verify_jobs {
             self.hits.count(Fault::SaturatedVerifier);
         }
+        if let Some(oracle) = self.oracle.as_ref().filter(|_| !node.hostile) {
+            let judged = oracle.jobs(id.0, node.jobs, &node.config);
+            self.note(judged);
+        }
         if self.worker_dies(id) {
             return Verdict::WorkerFailed;
         }
@@ -177,6 +182,14 @@ impl World {
         };
         self.inspect_verdict(id, job_id, &job, &verdict);
         verdict
+    }
+
+    fn judge_plan(&mut self, id: NodeId, plan: &ServePlan) {
+        let node = &self.nodes[id.0];
+        if let (ServePlan::Commits { range, .. }, Some(oracle), false) = (plan, &self.oracle, node.hostile) {
+            let judged = oracle.served(id.0, *range, &node.config);
+            self.note(judged);
+        }
     }
 
     /// What a node reads from its storage for an answer, if it can be read.
@@ -237,7 +250,8 @@ impl World {
         let node = &mut self.nodes[id.0];
         node.store_busy = node.store_busy.max(now).saturating_add(node.store_time);
         let (at, life) = (node.store_busy, node.life);
-        let unsynced = std::mem::take(&mut node.plight.fsync_fails);
+        // Nothing is written to a store that has failed already.
+        let unsynced = !node.store_fails && std::mem::take(&mut node.plight.fsync_fails);
         if node.store_fails || unsynced {
             let failed = Event::StoreFailed { from: batch.id };
             let fault = node.plight.store_fault.unwrap_or(Fault::StoreFailure);
