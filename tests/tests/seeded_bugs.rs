@@ -2,7 +2,11 @@
 //! are.
 
 use soma_sync_core::bug::{BUG, Bug};
-use soma_sync_tests::{fuzz::seeded, fuzz_machine::machine_inputs};
+use soma_sync_tests::{
+    fuzz::seeded,
+    fuzz_machine::machine_inputs,
+    layers::{Binary, Cases, LAYERS, WIDE},
+};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -33,6 +37,19 @@ fn a_bug_is_nowhere_in_the_core_or_at_two_places() {
     for bug in Bug::ALL {
         let place = format!("has(Bug::{})", bug.name());
         assert_eq!(core.matches(&place).count(), 1, "{}", bug.name());
+    }
+}
+
+#[test]
+fn a_layer_names_a_test_binary_that_there_is_not() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for layer in LAYERS.iter().chain(WIDE) {
+        let Cases::Tests(binaries) = layer.cases else { continue };
+        for Binary { package, name } in binaries {
+            let folder = root.join(package.trim_start_matches("soma-sync-"));
+            let source = name.map_or("src/lib.rs".to_owned(), |name| format!("tests/{name}.rs"));
+            assert!(folder.join(&source).is_file(), "{}: {package} has no {source}", layer.name);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use soma_sync_core::{
     defence::{Defence, WITHOUT},
 };
 use soma_sync_tests::{
-    layers::{Binary, Cases, LAYERS, Layer},
+    layers::{Binary, Cases, LAYERS, Layer, SWARM, UNSEEN_BY_SWARM, WIDE},
     processes::{Ended, build, in_parallel, run, tests_in},
 };
 use std::{
@@ -25,29 +25,41 @@ use std::{
 const USAGE: &str = "\
 Puts each seeded bug in, and prints which layers of tests catch it, and after how many cases.
 
-Usage: seeded_bugs [--only NAME]... [--layer NAME]... [--first] [--defences] [--limit SECONDS]
+Usage: seeded_bugs [--only NAME]... [--layer NAME]... [--wide] [--seeds N] [--first] [--defences] [--limit SECONDS]
 
   --only NAME      only this bug, by its name; may be given more than once
   --layer NAME     only this layer; may be given more than once
+  --wide           the layers that take minutes for each bug, too
+  --seeds N        so many seeds in each layer of seeds, in place of its own number
   --first          only up to the first layer that catches it
   --defences       each defence of the core, taken away, in place of each bug
   --limit SECONDS  how long a case may take before it counts as having caught the bug (120)
 
-Exit status: 0 when each bug was caught by a layer, 1 when one was not or a layer fails without a bug, 2 when the arguments are
-wrong or the tests cannot be built.
+Layers of seeds run in this program, several times as fast with cargo's --release; tests are built as `cargo test` does.
+Which bugs whole networks do not find is written down with the reason: bugs of which that is not true are printed.
+
+Exit status: 0 when each bug was caught by a layer, 1 when one was not, or a layer fails without a bug, or what is written down
+of whole networks is not true; 2 when the arguments are wrong or the tests cannot be built.
 ";
 
 /// What is told to this program when it is to be a layer of seeds.
-const SEEDS: &str = "--seeds";
+const SEEDS: &str = "--layer-of-seeds";
 /// What such a process says of the seed that failed, before the reason.
 const CAUGHT: &str = "caught: ";
 
 struct Options {
     only: Vec<String>,
     layers: Vec<&'static Layer>,
+    seeds: Option<u64>,
     first: bool,
     defences: bool,
     limit: Duration,
+}
+
+/// What each layer made of a switch, as far as they were run.
+struct Row {
+    name: &'static str,
+    caught: Vec<Caught>,
 }
 
 /// Something that is wrong with the core of a process: a variable of its environment, and its value.
@@ -69,12 +81,15 @@ struct Layers {
     /// The tests of each binary, in their order.
     binaries: BTreeMap<Binary, (PathBuf, Vec<String>)>,
     limit: Duration,
+    /// How many seeds layers of seeds have, where not their own number.
+    seeds: Option<u64>,
 }
 
 fn main() -> ExitCode {
     let mut arguments = env::args().skip(1);
     if arguments.next().as_deref() == Some(SEEDS) {
-        run_seeds(&arguments.next().unwrap_or_default());
+        let name = arguments.next().unwrap_or_default();
+        run_seeds(&name, arguments.next().and_then(|count| count.parse().ok()));
         return ExitCode::SUCCESS;
     }
     match run_all() {
@@ -109,7 +124,7 @@ fn run_all() -> Result<bool, String> {
     println!("| bug | {} | first caught by |\n|{}", names.join(" | "), " --- |".repeat(names.len() + 2));
     let lines = Mutex::new(Lines { at: 0, waiting: BTreeMap::new() });
     let numbered: Vec<_> = switches.iter().copied().enumerate().collect();
-    let caught = in_parallel(&numbered, |(at, switch)| {
+    let rows = in_parallel(&numbered, |(at, switch)| {
         let mut row = Vec::new();
         for layer in &options.layers {
             row.push(layers.run(layer, Some(*switch)));
@@ -117,30 +132,87 @@ fn run_all() -> Result<bool, String> {
                 break;
             }
         }
-        let is_caught = row.iter().any(|caught| caught.after.is_some());
         lines.lock().expect("nobody panics with it").print(*at, line(switch.1, &names, &row));
-        is_caught
+        Row { name: switch.1, caught: row }
     });
-    let count = caught.iter().filter(|is_caught| **is_caught).count();
+    let is_caught = |row: &&Row| row.caught.iter().any(|caught| caught.after.is_some());
+    let count = rows.iter().filter(is_caught).count();
+    let as_written = options.defences || judge_swarm(&names, &rows, options.seeds.is_none());
     eprintln!("{count} of {} were caught ({:.0?})", switches.len(), began.elapsed());
-    Ok(count == switches.len())
+    Ok(count == switches.len() && as_written)
+}
+
+/// Prints what whole networks find, and who sees what they do not; whether that is as it is written down, which is looked
+/// at only where they had all their seeds.
+fn judge_swarm(layers: &[&str], rows: &[Row], had_all_seeds: bool) -> bool {
+    let Some(at) = layers.iter().position(|layer| *layer == SWARM) else { return true };
+    let run: Vec<_> = rows.iter().filter_map(|row| Some((row, row.caught.get(at)?))).collect();
+    let mut seeds: Vec<_> = run.iter().filter_map(|(_, caught)| caught.after).collect();
+    seeds.sort_unstable();
+    if let (Some(median), Some(most)) = (seeds.get(seeds.len() / 2), seeds.last()) {
+        let (found, all) = (seeds.len(), run.len());
+        println!("the {SWARM} finds {found} of {all}, half of them within {median} seeds, all within {most}");
+    }
+    let mut as_written = true;
+    for (row, caught) in run {
+        let name = row.name;
+        let why = UNSEEN_BY_SWARM.iter().find(|(bug, _)| bug.name() == name).map(|(_, why)| *why);
+        match (caught.after, why) {
+            (None, Some(why)) => println!("{name}: not by the {SWARM} ({why}); by {}", row.seen_by(layers)),
+            (Some(_), None) => {}
+            (Some(seed), Some(_)) if had_all_seeds => {
+                as_written = false;
+                println!(
+                    "{name}: the {SWARM} finds it with seed {}, and it is written that it does not",
+                    seed - 1
+                );
+            }
+            (None, None) if had_all_seeds => {
+                as_written = false;
+                println!("{name}: the {SWARM} does not find it, and it is not written why");
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+    as_written
+}
+
+impl Row {
+    /// The layers that caught it.
+    fn seen_by(&self, layers: &[&str]) -> String {
+        let named = self.caught.iter().zip(layers).filter(|(caught, _)| caught.after.is_some());
+        let named: Vec<_> = named.map(|(_, name)| *name).collect();
+        if named.is_empty() { "no layer".to_owned() } else { named.join(", ") }
+    }
 }
 
 /// `None` where only the usage is wanted.
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-    let limit = Duration::from_secs(120);
-    let mut options = Options { only: Vec::new(), layers: Vec::new(), first: false, defences: false, limit };
+    let mut options = Options {
+        only: Vec::new(),
+        layers: Vec::new(),
+        seeds: None,
+        first: false,
+        defences: false,
+        limit: Duration::from_secs(120),
+    };
+    let (mut layers, mut wide) = (Vec::new(), false);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--help" | "-h" => return Ok(None),
             "--first" => options.first = true,
             "--defences" => options.defences = true,
+            "--wide" => wide = true,
+            "--seeds" => {
+                let count = value()?.parse().map_err(|error| format!("--seeds: {error}"))?;
+                options.seeds = Some(count);
+            }
             "--only" => options.only.push(value()?),
             "--layer" => {
                 let name = value()?;
-                let layer = LAYERS.iter().find(|layer| layer.name == name);
-                options.layers.push(layer.ok_or(format!("there is no layer {name}"))?);
+                let layer = LAYERS.iter().chain(WIDE).find(|layer| layer.name == name);
+                layers.push(layer.ok_or(format!("there is no layer {name}"))?);
             }
             "--limit" => {
                 let seconds = value()?.parse().map_err(|error| format!("--limit: {error}"))?;
@@ -149,9 +221,8 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options
             other => return Err(format!("what is {other}? --help says what there is")),
         }
     }
-    if options.layers.is_empty() {
-        options.layers = LAYERS.iter().collect();
-    }
+    let all = LAYERS.iter().chain(WIDE.iter().filter(|_| wide));
+    options.layers = if layers.is_empty() { all.collect() } else { layers };
     Ok(Some(options))
 }
 
@@ -174,7 +245,7 @@ impl Options {
 impl Layers {
     fn find(options: &Options) -> Result<Self, String> {
         // All of them, so that one choice of layers is not built with other features than another.
-        let named = LAYERS.iter().map(|layer| layer.cases).flat_map(|cases| match cases {
+        let named = LAYERS.iter().chain(WIDE).map(|layer| layer.cases).flat_map(|cases| match cases {
             Cases::Tests(binaries) => binaries.iter().copied(),
             Cases::Seeds { .. } => [].iter().copied(),
         });
@@ -184,7 +255,7 @@ impl Layers {
             let tests = tests_in(&path)?;
             binaries.insert(binary, (path, tests));
         }
-        Ok(Self { program, binaries, limit: options.limit })
+        Ok(Self { program, binaries, limit: options.limit, seeds: options.seeds })
     }
 
     fn run(&self, layer: &Layer, switch: Option<Switch>) -> Caught {
@@ -223,7 +294,7 @@ impl Layers {
 
     fn run_seeds(&self, layer: &Layer, switch: Option<Switch>) -> Caught {
         let mut command = Command::new(&self.program);
-        command.args([SEEDS, layer.name]);
+        command.args([SEEDS, layer.name]).args(self.seeds.map(|count| count.to_string()));
         let (mut passed, mut by) = (0, String::new());
         let ended = run(changed(command, switch), self.limit, |line| {
             match line.strip_prefix(CAUGHT) {
@@ -243,8 +314,8 @@ fn changed(mut command: Command, switch: Option<Switch>) -> Command {
     command
 }
 
-/// Runs a layer of seeds: a line for each that passes, and one for what is wrong with the first that does not.
-fn run_seeds(name: &str) {
+/// Runs a layer of seeds, or `count` of them: a line for each that passes, and one for what is wrong with the first that does not.
+fn run_seeds(name: &str, wanted: Option<u64>) {
     let layer = LAYERS.iter().find(|layer| layer.name == name);
     let Some(Layer { cases: Cases::Seeds { count, run }, .. }) = layer else {
         panic!("there is no layer of seeds {name}");
@@ -256,7 +327,7 @@ fn run_seeds(name: &str) {
         let said = said.or_else(|| payload.downcast_ref::<&str>().map(|said| (*said).to_owned()));
         *SAID.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = said.unwrap_or_default();
     }));
-    for seed in 0..*count {
+    for seed in 0..wanted.unwrap_or(*count) {
         let why = match catch_unwind(|| run(seed)) {
             Ok(Ok(())) => {
                 println!("{seed}");
