@@ -21,6 +21,25 @@ fn last_line(output: &Output) -> Value {
     })
 }
 
+/// Follows what a violation left behind; how many events there are in it once it is shrunk.
+fn breaks_it_again(bench: &Bench, bug: Bug, failure: &Value, said: &str) -> u64 {
+    let (seed, trace) = (&failure["seed"], failure["trace"].as_str().expect("it has a trace"));
+    assert!(bench.path(trace).exists(), "{trace}");
+    let invariant = failure["invariant"].as_str().expect("a name");
+    let expected = format!("trace: {trace} of node {}", failure["node"]);
+    assert!(said.contains(&format!("seed {seed}: {invariant}")) && said.contains(&expected), "{said}");
+
+    let again = run(bench, &format!("trace replay {trace} --check"), Some(bug));
+    let words = format!("{}{}", String::from_utf8_lossy(&again.stdout), stderr(&again));
+    assert!(words.contains("an invariant does not hold"), "{bug:?}: {words}");
+    let small = format!("small-{seed}.trace");
+    let shrunk = run(bench, &format!("trace shrink {trace} --out {small} --json"), Some(bug));
+    assert_eq!(shrunk.status.code(), Some(0), "{bug:?}: {}", stderr(&shrunk));
+    let sound = run(bench, &format!("trace shrink {small} --out none.trace"), None);
+    assert!(stderr(&sound).contains("ends well"), "{bug:?}: {}", stderr(&sound));
+    last_line(&shrunk)["events"].as_u64().expect("a number")
+}
+
 #[test]
 fn a_violation_leaves_no_trace_or_one_that_does_not_break_it_again() {
     // One that the machine notices itself, and one that shows in what is handed to consumers.
@@ -29,24 +48,12 @@ fn a_violation_leaves_no_trace_or_one_that_does_not_break_it_again() {
         let found = run(&bench, "sim --seeds 0..12 --nodes 4 --commits 16 --json", Some(bug));
         assert_eq!(found.status.code(), Some(1), "{}", stderr(&found));
         let failures = last_line(&found)["failures"].clone();
-        let first =
-            failures.as_array().expect("a list").iter().find(|failure| failure["invariant"] == invariant);
-        let first = first.unwrap_or_else(|| panic!("{bug:?}: {failures}"));
-        let (seed, trace) = (&first["seed"], first["trace"].as_str().expect("it has a trace"));
-        assert!(bench.path(trace).exists(), "{trace}");
-        let said = stderr(&found);
-        let expected = format!("trace: {trace} of node {}", first["node"]);
-        assert!(said.contains(&format!("seed {seed}: {invariant}")) && said.contains(&expected), "{said}");
-
-        let again = run(&bench, &format!("trace replay {trace} --check"), Some(bug));
-        let words = format!("{}{}", String::from_utf8_lossy(&again.stdout), stderr(&again));
-        assert!(words.contains("an invariant does not hold"), "{bug:?}: {words}");
-        let shrunk = run(&bench, &format!("trace shrink {trace} --out small.trace --json"), Some(bug));
-        assert_eq!(shrunk.status.code(), Some(0), "{bug:?}: {}", stderr(&shrunk));
-        let events = last_line(&shrunk)["events"].as_u64();
-        assert!((1..=25).contains(&events.expect("a number")), "{bug:?}: {events:?}");
-        let sound = run(&bench, "trace shrink small.trace --out none.trace", None);
-        assert!(stderr(&sound).contains("ends well"), "{bug:?}: {}", stderr(&sound));
+        let failures = failures.as_array().expect("a list").iter();
+        // The first ten leave traces.
+        let of_it: Vec<_> = failures.take(10).filter(|failure| failure["invariant"] == invariant).collect();
+        let few = of_it.iter().filter(|failure| breaks_it_again(&bench, bug, failure, &stderr(&found)) <= 25);
+        let (few, all) = (few.count(), of_it.len());
+        assert!(all > 0 && few * 10 >= all * 9, "{bug:?}: {few} of {all} became small");
     }
 }
 
