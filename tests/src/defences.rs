@@ -248,6 +248,7 @@ pub const HELD: &[Held] = &[
         Defence::AvoidFailed,
         &[
             "threat_20_who_has_failed_to_deliver_is_asked_for_the_same_again_at_once",
+            "threat_20_one_commit_that_is_withheld_is_asked_for_again_at_once",
             "threat_21_a_link_that_works_a_twentieth_of_the_time_is_never_used",
         ],
     ),

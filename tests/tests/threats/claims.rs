@@ -138,6 +138,35 @@ fn threat_20_who_has_failed_to_deliver_is_asked_for_the_same_again_at_once() {
     assert!(asked.windows(2).all(|pair| pair[1].saturating_since(pair[0]) >= again), "{asked:?}");
 }
 
+/// It delivers what comes after, so that its claim to have this as well stands.
+#[test]
+fn threat_20_one_commit_that_is_withheld_is_asked_for_again_at_once() {
+    let lab = lab(120, 1);
+    let mut scene = Scene::new(&lab, small(), 0, Vec::new());
+    let hostile = scene.world.add(Config::default(), all(&lab));
+    scene.world.set_hostile(hostile);
+    let withholds =
+        |request: &Request| matches!(request, Request::Commits(fetch) if fetch.start == index(61));
+    scene.world.tamper(
+        hostile,
+        move |request, reply| {
+            if withholds(request) { Reply::Parts(Vec::new()) } else { reply }
+        },
+    );
+    scene.world.record(hostile);
+    scene.world.connect(scene.client, hostile);
+    scene.pass(30 * SECOND);
+    assert_eq!(scene.status().certifiable.index, index(60));
+    let asked = scene.world.recorded(hostile).iter().filter_map(|(at, event)| match event {
+        Event::RequestReceived { request: Ok(request), .. } => withholds(request).then_some(*at),
+        _ => None,
+    });
+    let asked: Vec<_> = asked.collect();
+    assert!(asked.len() >= 2, "{asked:?}: it is asked again some time");
+    let again = Config::default().retry_same_peer_after;
+    assert!(asked.windows(2).all(|pair| pair[1].saturating_since(pair[0]) >= again), "{asked:?}");
+}
+
 #[test]
 fn threat_02_ranges_of_a_peer_that_lowers_its_height_are_waited_for() {
     let lab = lab(64, 1);
