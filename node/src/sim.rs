@@ -67,10 +67,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", default_value = ".")]
     traces: PathBuf,
     /// Nodes of a network, from 2 to 2,000.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=2_000))]
+    #[arg(long, value_name = "N", default_value_t = 8)]
     nodes: u32,
     /// Commits of the chain, from 1 to 10000.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 64)]
     commits: u32,
     /// Faults that there may be: `all`, `none`, or names with commas between them.
     #[arg(long, value_name = "LIST", default_value = "all")]

@@ -23,7 +23,7 @@ Usage: planted_traces [--only NAME]... [--keep DIR]
   --only NAME  only this bug, by its name; may be given more than once
   --keep DIR   keep each small trace there, as NAME.trace
 
-Exit status: 0 when nine of ten of the traces have at most 25 events, 1 when they have not, 2 when the arguments are wrong or
+Exit status: 0 when nine of ten of the traces have at most 25 events, 1 when they have not or there is none, 2 when the arguments are wrong or
 the program cannot be built.
 ";
 
@@ -91,7 +91,7 @@ fn run_all() -> Result<bool, String> {
         "{traces} of {} bugs break something in one machine; {small} of their traces became at most {FEW_EVENTS} events",
         bugs.len()
     );
-    Ok(small * 10 >= traces * 9)
+    Ok(traces > 0 && small * 10 >= traces * 9)
 }
 
 /// `None` where only the usage is wanted.

@@ -52,7 +52,9 @@ async fn there_are_no_more_connections_than_configured_and_a_place_comes_back() 
 async fn one_address_does_not_take_the_places_of_another() {
     let config = QuicConfig { max_connections_per_address: 1, ..QuicConfig::default() };
     let server = listening(2, config);
-    let (_first, _accepted) = connect(&dialling_from([127, 0, 0, 1], 1), &server).await;
+    // A transport that is dropped closes its connections.
+    let first = dialling_from([127, 0, 0, 1], 1);
+    let (_first, _accepted) = connect(&first, &server).await;
     let error = dialling_from([127, 0, 0, 1], 3).dial(server.local_id(), server.local_addr()).await;
     assert!(error.as_ref().is_err_and(is_refusal), "{error:?}");
     let elsewhere = dialling_from([127, 0, 0, 2], 4);
