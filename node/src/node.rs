@@ -77,7 +77,7 @@ impl Arguments {
             .as_deref()
             .ok_or_else(|| WrongUsage("say where the store is: --store DIR".into()))?;
         let genesis = settings.genesis.as_deref().map(read_genesis).transpose()?;
-        let store = RedbStore::open(directory, genesis.as_deref())?;
+        let store = RedbStore::open_with(directory, genesis.as_deref(), settings.store_file)?;
         let start = store.start()?;
         let metrics = match settings.metrics {
             Some(address) => Some(metrics::bind(address).await?),

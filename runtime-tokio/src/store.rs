@@ -173,6 +173,12 @@ pub enum StoreError {
         /// What is missing, or contradicts.
         what: String,
     },
+    /// The store was opened to be read.
+    #[error("store {path} was opened to be read only")]
+    ReadOnly {
+        /// The store's file.
+        path: PathBuf,
+    },
     /// An earlier write failed; the store must be reopened.
     #[error("the store failed earlier and has not been reopened")]
     Failed,

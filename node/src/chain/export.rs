@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let store = RedbStore::open(&arguments.store.path, None)?;
+    let store = RedbStore::open_read_only(&arguments.store.path)?;
     let last = last_commit(&store, arguments.to.map(CommitIndex::new))?;
     let bar = progress::commits("exporting", last.index.get());
     let mut blocks = 0;

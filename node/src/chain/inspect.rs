@@ -75,7 +75,7 @@ fn show(shown: &Shown) -> Result<(String, Value)> {
 }
 
 fn open_store(directory: &Path) -> Result<RedbStore> {
-    Ok(RedbStore::open(directory, None)?)
+    Ok(RedbStore::open_read_only(directory)?)
 }
 
 fn open_file(path: &Path) -> Result<ChainReader<File>> {

@@ -104,7 +104,7 @@ fn verify<R: Read>(mut checker: ChainChecker<R>, interrupt: &Interrupt, good: &m
 ///
 /// The checker reads a chain at two places, so the store is exported twice at once, each time into a pipe.
 pub(crate) fn verify_store(directory: &Path, interrupt: &Interrupt, good: &mut Good) -> Result<()> {
-    let store = RedbStore::open(directory, None)?;
+    let store = RedbStore::open_read_only(directory)?;
     let start = store.start()?;
     if start.lowest_available > CommitIndex::new(1) {
         bail!("the store gave up the commits below {}: nothing ties it to genesis", start.lowest_available);

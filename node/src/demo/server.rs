@@ -24,7 +24,7 @@ use std::{
 use tokio::task::JoinHandle;
 
 /// Several stores are open at once, and each is small.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// How often is looked at how far a server is.
 const FEED_INTERVAL: Duration = Duration::from_millis(50);
 /// After how long without progress it is told again what it has not taken.

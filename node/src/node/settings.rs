@@ -13,7 +13,7 @@ use super::arguments::{Peer, parse_peer, parse_peer_id};
 use crate::cli::WrongUsage;
 use anyhow::Result;
 use soma_sync_core::Config;
-use soma_sync_runtime_tokio::config::RuntimeConfig;
+use soma_sync_runtime_tokio::{config::RuntimeConfig, store::RedbOptions};
 use soma_sync_transport_quic::QuicConfig;
 use std::{
     collections::BTreeMap,
@@ -32,6 +32,7 @@ pub(super) struct Settings {
     pub(super) listen: Option<SocketAddr>,
     pub(super) peers: Vec<Peer>,
     pub(super) metrics: Option<SocketAddr>,
+    pub(super) store_file: RedbOptions,
     pub(super) sync: Config,
     pub(super) runtime: RuntimeConfig,
     pub(super) quic: QuicConfig,

@@ -8,8 +8,8 @@ use super::{
     rules::{self, State, View, damaged},
 };
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, StorageError,
-    TableError,
+    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase,
+    StorageError, TableError, TransactionError,
 };
 use soma_sync_core::{
     command::Batch,
@@ -38,15 +38,19 @@ const CACHED_COMMITTEES: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedbOptions {
     /// Bytes of the file that are kept in memory. More spares reads; 64 MiB by default.
-    pub cache_bytes: usize,
-    /// Reads the whole file when it is opened and checks it, so that damage is found there and not when the damaged
-    /// part is read. Takes seconds per gigabyte; off by default.
-    pub check_on_open: bool,
+    pub cache_bytes: u64,
+    /// Up to so many bytes of file, all of it is read and checked when the store is opened for writing, so that damage is
+    /// found there and not when the damaged part is used. Takes about a second per gigabyte; 1 GiB by default.
+    ///
+    /// Where the file is larger, and what is damaged are the database's own records of where it may write, the next
+    /// write can end the process: the database panics while it unwinds. Nothing that was stored is lost by it, and with
+    /// this as high as it goes the file is refused with [`StoreError::Damaged`].
+    pub check_up_to_bytes: u64,
 }
 
 impl Default for RedbOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 * 1024 * 1024, check_on_open: false }
+        Self { cache_bytes: 64 * 1024 * 1024, check_up_to_bytes: 1024 * 1024 * 1024 }
     }
 }
 
@@ -54,13 +58,14 @@ impl Default for RedbOptions {
 ///
 /// The file is locked while it is open. It is closed when the store is dropped; a file whose process was killed opens
 /// as quickly, at the last batch that was stored. A file that changed at rest yields errors, never other data: the
-/// database's panics over such a file are contained, which needs unwinding.
+/// database's panics over such a file are contained, which needs unwinding. What cannot be contained is a panic while it
+/// writes to such a file, so a file is checked before it is opened for writing: see [`RedbOptions::check_up_to_bytes`].
 pub struct RedbStore {
     path: PathBuf,
     chain_id: ChainId,
     opener: Opener,
     /// `None` after reopening failed.
-    database: RwLock<Option<Database>>,
+    database: RwLock<Option<Handle>>,
     /// Whether a write failed. Writes wait for one another here.
     failed: Mutex<bool>,
     /// Some of the committees that were read.
@@ -68,7 +73,23 @@ pub struct RedbStore {
 }
 
 /// Opens the database anew, each time in the same way.
-pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+pub(super) type Opener = Box<dyn Fn() -> Result<Handle, DatabaseError> + Send + Sync>;
+
+/// The open database.
+pub(super) enum Handle {
+    Writable(Database),
+    /// Nothing is written to the file, not even when it is closed.
+    ReadOnly(ReadOnlyDatabase),
+}
+
+impl Handle {
+    fn begin_read(&self) -> Result<ReadTransaction, TransactionError> {
+        match self {
+            Self::Writable(database) => database.begin_read(),
+            Self::ReadOnly(database) => database.begin_read(),
+        }
+    }
+}
 
 impl fmt::Debug for RedbStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,14 +125,45 @@ impl RedbStore {
             create(directory, &path, genesis)?;
         }
         let file = path.clone();
-        let opener: Opener = Box::new(move || builder(options).open(&file));
+        let opener: Opener = Box::new(move || {
+            let check = fs::metadata(&file)?.len() <= options.check_up_to_bytes;
+            builder(options).set_check_integrity_on_open(check).open(&file).map(Handle::Writable)
+        });
         let database = open_database(&path, &opener)?;
         Self::new(path, database, opener, genesis.map(Committee::chain_id))
     }
 
+    /// Opens the store in a directory to read it, and changes nothing in its file: for tools, and for a file that may be
+    /// damaged. Several processes may read a store at once, while none writes. The file is not checked as a whole, but
+    /// where its last process was killed: there it is checked and closed first, as the database reads no other.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedbStore::open`]; [`StoreError::ReadOnly`] comes of each write.
+    pub fn open_read_only(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.join(FILE_NAME);
+        if !path.try_exists().map_err(|error| io_error(&path, &error))? {
+            return Err(StoreError::Missing { path });
+        }
+        let file = path.clone();
+        let opener: Opener = Box::new(move || {
+            let mut builder = builder(RedbOptions::default());
+            let opened = match builder.open_read_only(&file) {
+                Err(DatabaseError::RepairAborted) => {
+                    builder.set_check_integrity_on_open(true).open(&file)?.close()?;
+                    builder.open_read_only(&file)
+                }
+                other => other,
+            };
+            opened.map(Handle::ReadOnly)
+        });
+        let database = open_database(&path, &opener)?;
+        Self::new(path, database, opener, None)
+    }
+
     fn new(
         path: PathBuf,
-        database: Database,
+        database: Handle,
         opener: Opener,
         expected: Option<ChainId>,
     ) -> Result<Self, StoreError> {
@@ -132,7 +184,7 @@ impl RedbStore {
     }
 
     /// Runs `f` with the database; a panic within is damage.
-    fn with_database<T>(&self, f: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn with_database<T>(&self, f: impl FnOnce(&Handle) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or(StoreError::Failed)?;
         guarded(&self.path, || f(database))
@@ -149,8 +201,11 @@ impl RedbStore {
         if *failed {
             return Err(StoreError::Failed);
         }
-        let result = self.with_database(write);
-        *failed = result.is_err();
+        let result = self.with_database(|database| match database {
+            Handle::Writable(database) => write(database),
+            Handle::ReadOnly(_) => Err(StoreError::ReadOnly { path: self.path.clone() }),
+        });
+        *failed = !matches!(result, Ok(_) | Err(StoreError::ReadOnly { .. }));
         result
     }
 
@@ -321,20 +376,23 @@ fn io_error(path: &Path, error: &io::Error) -> StoreError {
 
 pub(super) fn builder(options: RedbOptions) -> Builder {
     let mut builder = Builder::new();
-    builder.set_cache_size(options.cache_bytes).set_check_integrity_on_open(options.check_on_open);
+    builder.set_cache_size(usize::try_from(options.cache_bytes).unwrap_or(usize::MAX));
     builder
 }
 
 /// Closes the database. Every batch that was stored is on disk already, so a failure loses nothing but time at the
 /// next opening.
-fn close(path: &Path, database: Option<Database>) {
-    let closed = guarded(path, || database.map_or(Ok(()), |database| database.close().map_err(fault)));
+fn close(path: &Path, database: Option<Handle>) {
+    let closed = guarded(path, || match database {
+        Some(Handle::Writable(database)) => database.close().map_err(fault),
+        Some(Handle::ReadOnly(_)) | None => Ok(()),
+    });
     if let Err(error) = closed {
         tracing::warn!(%error, "the store did not close cleanly");
     }
 }
 
-fn open_database(path: &Path, opener: &Opener) -> Result<Database, StoreError> {
+fn open_database(path: &Path, opener: &Opener) -> Result<Handle, StoreError> {
     guarded(path, || {
         let database = opener().map_err(|error| open_error(path, error))?;
         check_version(path, &database)?;
@@ -356,7 +414,7 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-fn check_version(path: &Path, database: &Database) -> Result<(), StoreError> {
+fn check_version(path: &Path, database: &Handle) -> Result<(), StoreError> {
     let foreign = |reason: String| StoreError::Foreign { path: path.to_owned(), reason };
     let transaction = database.begin_read().map_err(fault)?;
     let meta = transaction.open_table(META).map_err(|error| match error {
@@ -371,7 +429,7 @@ fn check_version(path: &Path, database: &Database) -> Result<(), StoreError> {
 }
 
 /// The chain that the store holds, which must be the expected one where there is one.
-fn check_chain(path: &Path, database: &Database, expected: Option<ChainId>) -> Result<ChainId, StoreError> {
+fn check_chain(path: &Path, database: &Handle, expected: Option<ChainId>) -> Result<ChainId, StoreError> {
     let found = guarded(path, || Ok(read_state(&database.begin_read().map_err(fault)?)?.chain_id))?;
     match expected.filter(|expected| *expected != found) {
         Some(expected) => Err(StoreError::OtherChain { path: path.to_owned(), expected, found }),
@@ -399,7 +457,7 @@ fn create(directory: &Path, path: &Path, genesis: &Committee) -> Result<(), Stor
         return Ok(());
     }
     fs::rename(&new, path).map_err(|error| io_error(path, &error))?;
-    close(path, Some(database));
+    close(path, Some(Handle::Writable(database)));
     sync_directory(directory)
 }
 
@@ -407,8 +465,8 @@ fn create(directory: &Path, path: &Path, genesis: &Committee) -> Result<(), Stor
 #[cfg(test)]
 pub(super) fn open_on(path: PathBuf, opener: Opener, genesis: &Committee) -> Result<RedbStore, StoreError> {
     let database = opener().map_err(|error| open_error(&path, error))?;
-    if check_version(&path, &database).is_err() {
-        write::initialize(&database, genesis)?;
+    if let (Err(_), Handle::Writable(database)) = (check_version(&path, &database), &database) {
+        write::initialize(database, genesis)?;
     }
     RedbStore::new(path, database, opener, Some(genesis.chain_id()))
 }

@@ -23,7 +23,7 @@ use std::{
     sync::Arc,
 };
 
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// Room for all hostile peers and some honest ones.
 const PLACES: u32 = 12_000;
 

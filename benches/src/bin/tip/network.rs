@@ -24,7 +24,7 @@ use tempfile::TempDir;
 /// Any free port of this machine, for nobody outside of it.
 pub(crate) const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Several stores are open at once, and each is small.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// How often is looked whether followers are there.
 const LOOK: Duration = Duration::from_millis(20);
 /// After so long without any progress the run has failed.

@@ -36,6 +36,13 @@ table! {
         /// where it is; nowhere where it is not given. Everybody who reaches the address can read them.
         metrics "metrics" => metrics;
     }
+    "store_file" {
+        /// Bytes of the store's file kept in memory. More spares reads.
+        cache_bytes "store-cache-bytes" => store_file.cache_bytes;
+        /// Up to so many bytes of file, all of it is read and checked before the store is used. A larger one is trusted:
+        /// what changed in it at rest is found when it is read, and may end the process when it is written.
+        check_up_to_bytes "store-check-up-to-bytes" => store_file.check_up_to_bytes;
+    }
     "sync" {
         /// Most commits in one request, at least 1 and at most 10,000. Larger ranges need fewer certificates; smaller
         /// ones spread over peers sooner.

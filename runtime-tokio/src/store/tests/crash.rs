@@ -88,7 +88,10 @@ impl Disk {
         let disk = self.clone();
         durable::open_on(
             PathBuf::from("disk"),
-            Box::new(move || durable::builder(RedbOptions::default()).create_with_backend(disk.clone())),
+            Box::new(move || {
+                let database = durable::builder(RedbOptions::default()).create_with_backend(disk.clone());
+                database.map(durable::Handle::Writable)
+            }),
             genesis,
         )
     }

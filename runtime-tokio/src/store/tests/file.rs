@@ -107,7 +107,7 @@ fn a_path_that_cannot_be_used_is_not_an_error() {
 #[test]
 fn a_dropped_store_has_lost_something() {
     let (directory, chain) = (directory(), Chain::small());
-    let options = RedbOptions { cache_bytes: 0, check_on_open: true };
+    let options = RedbOptions { cache_bytes: 0, ..RedbOptions::default() };
     for last in (3..=30).step_by(3) {
         let store = RedbStore::open_with(directory.path(), Some(&chain.genesis), options).expect("a store");
         store.apply(&chain.batch(last - 2, last)).expect("it follows");
@@ -162,5 +162,56 @@ fn votes_for_pruned_commits_or_in_pruned_blocks_stay_in_the_file() {
         let block = [&key[36..44], &key[48..52], &key[44..48], &key[52..]].concat();
         let block: &[u8; 48] = block.as_slice().try_into().expect("a block's key");
         assert!(blocks.get(block).expect("a read").is_some(), "a vote in no block");
+    }
+}
+
+#[test]
+fn a_store_that_is_only_read_is_written_or_keeps_other_readers_out() {
+    let (directory, chain) = (directory(), Chain::small());
+    let missing = RedbStore::open_read_only(directory.path());
+    assert!(matches!(missing, Err(StoreError::Missing { .. })), "{missing:?}");
+    let store = RedbStore::open(directory.path(), Some(&chain.genesis)).expect("a new store");
+    store.apply(&chain.batch(1, 3)).expect("it follows");
+    let locked = RedbStore::open_read_only(directory.path());
+    assert!(matches!(locked, Err(StoreError::Locked { .. })), "{locked:?}");
+    // What a killed process leaves.
+    let killed = self::directory();
+    fs::copy(store.path(), killed.path().join(FILE_NAME)).expect("a copy");
+    drop(store);
+    for directory in [&directory, &killed] {
+        let store = RedbStore::open_read_only(directory.path()).expect("a store");
+        let before = fs::read(directory.path().join(FILE_NAME)).expect("the file");
+        let other = RedbStore::open_read_only(directory.path()).expect("two may read");
+        chain.commits[..3].iter().for_each(|made| assert_stored(&store, made));
+        for refused in [store.apply(&chain.batch(4, 6)), store.prune(CommitIndex::new(2))] {
+            assert!(matches!(refused, Err(StoreError::ReadOnly { .. })), "{refused:?}");
+        }
+        let writer = RedbStore::open(directory.path(), None);
+        assert!(matches!(writer, Err(StoreError::Locked { .. })), "{writer:?}");
+        assert_eq!(store.reopen().expect("the same store"), other.start().expect("a read"));
+        drop((store, other));
+        let after = fs::read(directory.path().join(FILE_NAME)).expect("the file");
+        assert!(before == after, "a store that is only read was written to");
+    }
+}
+
+#[test]
+fn a_file_is_checked_that_is_larger_than_what_is_checked() {
+    let (directory, chain) = (directory(), Chain::small());
+    let store = RedbStore::open(directory.path(), Some(&chain.genesis)).expect("a new store");
+    store.apply(&chain.batch(1, 30)).expect("it follows");
+    let file = store.path().to_owned();
+    drop(store);
+    // Deep inside a block, which nothing but a check looks at when a store is opened.
+    let block = chain.at(20).blocks.first().expect("a block").payload.bytes().clone();
+    let mut bytes = fs::read(&file).expect("the file");
+    let at = bytes.windows(block.len()).position(|window| *window == *block).expect("its bytes");
+    bytes[at + block.len() / 2] ^= 1;
+    let len = bytes.len() as u64;
+    for (check_up_to_bytes, checked) in [(len - 1, false), (len, true)] {
+        fs::write(&file, &bytes).expect("a file");
+        let options = RedbOptions { check_up_to_bytes, ..RedbOptions::default() };
+        let opened = RedbStore::open_with(directory.path(), None, options);
+        assert_eq!(matches!(opened, Err(StoreError::Damaged { .. })), checked, "{opened:?}");
     }
 }
