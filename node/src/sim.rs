@@ -19,6 +19,7 @@ use std::{
     fmt::Write as _,
     fs::File,
     io::{self, BufWriter, IntoInnerError},
+    num::NonZeroU64,
     ops::Range,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -75,6 +76,9 @@ pub(crate) struct Arguments {
     /// Faults that there may be: `all`, `none`, or names with commas between them.
     #[arg(long, value_name = "LIST", default_value = "all")]
     faults: FaultSet,
+    /// Run each seed that N divides twice over, and compare what happened.
+    #[arg(long, value_name = "N")]
+    again: Option<NonZeroU64>,
     /// Threads; as many as there are processors where it is not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_024))]
     jobs: Option<u16>,
@@ -132,7 +136,7 @@ impl Arguments {
         let stop = AtomicBool::new(false);
         let mut violations = 0u64;
         let mut traces = Traces::new();
-        let summary = swarm::run_seeds(seeds, settings, jobs, &stop, &mut |report| {
+        let summary = swarm::run_seeds(seeds, settings, self.again, jobs, &stop, &mut |report| {
             stop.fetch_or(interrupt.came(), Ordering::Relaxed);
             if let Some(violation) = &report.outcome.violation {
                 violations += 1;

@@ -37,6 +37,8 @@ pub enum Invariant {
     Liveness,
     /// Nothing panics.
     Panic,
+    /// The same seed goes the same way again.
+    Repeats,
 }
 
 impl Invariant {
@@ -58,6 +60,7 @@ impl Invariant {
             Self::Halted => "halted",
             Self::Liveness => "liveness",
             Self::Panic => "panic",
+            Self::Repeats => "repeats",
         }
     }
 }

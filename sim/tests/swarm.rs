@@ -47,7 +47,7 @@ fn networks_of_the_same_seeds_go_another_way() {
 #[test]
 fn what_was_verified_before_or_the_number_of_threads_changes_what_happens() {
     let stop = AtomicBool::new(false);
-    let of = |jobs| run_seeds(20..32, all(SMALL), jobs, &stop, &mut |_| {});
+    let of = |jobs| run_seeds(20..32, all(SMALL), None, jobs, &stop, &mut |_| {});
     assert_eq!(of(1), of(3));
     let plan = Plan::draw(23, all(SMALL));
     let anew = Plan { verifies_anew: !plan.verifies_anew, ..plan.clone() };
@@ -58,7 +58,7 @@ fn what_was_verified_before_or_the_number_of_threads_changes_what_happens() {
 fn a_run_that_is_stopped_says_more_than_it_ran() {
     let stop = AtomicBool::new(false);
     let mut seen = 0;
-    let summary = run_seeds(0..1_000, SMALL, 2, &stop, &mut |report| {
+    let summary = run_seeds(0..1_000, SMALL, None, 2, &stop, &mut |report| {
         assert_eq!(report.seed, seen);
         seen += 1;
         stop.store(seen >= 3, std::sync::atomic::Ordering::Relaxed);
@@ -69,14 +69,14 @@ fn a_run_that_is_stopped_says_more_than_it_ran() {
 #[test]
 fn a_fault_never_takes_effect() {
     let settings = all(Settings { nodes: 6, commits: 24, ..SMALL });
-    let summary = run_seeds(0..160, settings, 2, &AtomicBool::new(false), &mut |_| {});
+    let summary = run_seeds(0..160, settings, None, 2, &AtomicBool::new(false), &mut |_| {});
     let idle: Vec<_> = Fault::ALL.iter().filter(|fault| summary.hits.of(**fault) == 0).collect();
     assert!(idle.is_empty(), "{idle:?}");
 }
 
 #[test]
 fn a_fault_that_is_not_asked_for_takes_effect() {
-    let summary = run_seeds(0..6, SMALL, 2, &AtomicBool::new(false), &mut |_| {});
+    let summary = run_seeds(0..6, SMALL, None, 2, &AtomicBool::new(false), &mut |_| {});
     let active = Fault::ALL.iter().filter(|fault| summary.hits.of(**fault) > 0);
     // Workers may all be busy without anybody's doing anything about it.
     let active: Vec<_> = active.filter(|fault| **fault != Fault::SaturatedVerifier).collect();

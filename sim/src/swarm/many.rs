@@ -3,11 +3,13 @@
 use super::{Outcome, Plan, Settings, Theatre, run};
 use crate::{
     fault::{FaultSet, Hits},
-    violation::Violation,
+    violation::{Invariant, Violation},
 };
 use blake2::{Blake2b256, Digest};
+use soma_sync_core::Timestamp;
 use std::{
     collections::BTreeMap,
+    num::NonZeroU64,
     ops::Range,
     sync::{
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -74,9 +76,12 @@ impl Summary {
 
 /// Runs seeds on `jobs` threads (one, where that is zero) until all are done or `stop` is set. What comes out does not
 /// depend on the number of threads; where it was stopped, it is about the first seeds.
+///
+/// Those that `again` can be divided into are run twice, and go the same way both times.
 pub fn run_seeds(
     seeds: Range<u64>,
     settings: Settings,
+    again: Option<NonZeroU64>,
     jobs: usize,
     stop: &AtomicBool,
     progress: &mut Progress<'_>,
@@ -94,7 +99,10 @@ pub fn run_seeds(
                     if !seeds.contains(&seed) {
                         break;
                     }
-                    let outcome = run(&Plan::draw(seed, settings), &mut theatre);
+                    let mut outcome = run(&Plan::draw(seed, settings), &mut theatre);
+                    if again.is_some_and(|again| seed.is_multiple_of(again.get())) {
+                        outcome = repeated(outcome, &Plan::draw(seed, settings));
+                    }
                     if sender.send(Report { seed, outcome }).is_err() {
                         break;
                     }
@@ -115,6 +123,20 @@ pub fn run_seeds(
     summary
 }
 
+/// How a plan went, if it goes so again where nothing is remembered of the first time; a violation if it does not.
+fn repeated(first: Outcome, plan: &Plan) -> Outcome {
+    let second = run(plan, &mut Theatre::default());
+    if first == second {
+        return first;
+    }
+    let detail = format!(
+        "once {:02x?} at {:?}, then {:02x?} at {:?}",
+        first.hash, first.simulated, second.hash, second.simulated
+    );
+    let violation = Violation { invariant: Invariant::Repeats, at: Timestamp::ZERO, node: None, detail };
+    Outcome { violation: Some(violation), ..first }
+}
+
 /// Faults of which none can be left out if a seed is to violate what it violates: where it violates anything, those that
 /// are on, less each that was not needed when it was its turn. Runs the seed some hundred times at most.
 pub fn needed_faults(seed: u64, settings: Settings, theatre: &mut Theatre) -> Option<FaultSet> {
@@ -133,5 +155,22 @@ pub fn needed_faults(seed: u64, settings: Settings, theatre: &mut Theatre) -> Op
         if needed == before {
             return Some(needed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_that_goes_another_way_again_is_none_that_breaks_something() {
+        let settings = Settings { nodes: 3, commits: 4, faults: FaultSet::NONE };
+        let plan = Plan::draw(1, settings);
+        let first = run(&plan, &mut Theatre::default());
+        assert_eq!(first.violation, None);
+        assert_eq!(repeated(first.clone(), &plan), first);
+        let other = Outcome { hash: [7; 32], ..first };
+        let violation = repeated(other, &plan).violation.expect("it went another way");
+        assert_eq!(violation.invariant, Invariant::Repeats, "{violation}");
     }
 }
