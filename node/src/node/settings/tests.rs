@@ -1,5 +1,6 @@
 use super::{value::Value, *};
 use clap::Command;
+use proptest::prelude::*;
 use std::{collections::BTreeSet, fs};
 
 /// What these flags set.
@@ -78,6 +79,7 @@ fn a_field_of_a_configuration_cannot_be_set() {
         ("limits", format!("{:#?}", settings.sync.limits)),
         ("runtime", format!("{:#?}", settings.runtime)),
         ("quic", format!("{:#?}", settings.quic)),
+        ("store_file", format!("{:#?}", settings.store_file)),
     ];
     for (section, debug) in configurations {
         let mut keys: BTreeSet<String> =
@@ -142,4 +144,61 @@ fn a_flag_out_of_bounds_is_named_as_something_else() {
     // A default that another flag makes impossible.
     let error = Settings::resolve(None, &flags(&["--max-fetch-response-bytes", "64MiB"])).unwrap_err();
     assert!(error.to_string().starts_with("sync.max_buffered_bytes must be at least twice"), "{error}");
+}
+
+/// Pieces that files of configurations are made of, and some that they are not.
+fn piece() -> impl Strategy<Value = Vec<u8>> {
+    let words = [
+        "\n[",
+        "]\n",
+        " = ",
+        "\"",
+        "{",
+        "}",
+        "[[",
+        "#",
+        "-1",
+        "1e9",
+        "0x",
+        "99999999999999999999",
+        "MiB",
+        "ms",
+    ];
+    let words = words.map(|word| word.as_bytes().to_vec());
+    let names = TABLE.iter().map(|setting| setting.key.as_bytes().to_vec()).collect::<Vec<_>>();
+    prop_oneof![
+        proptest::sample::select(words.to_vec()),
+        proptest::sample::select(names),
+        proptest::collection::vec(any::<u8>(), 1..4)
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_file_is_more_than_one_line_or_is_not_refused_as_wrong_usage(
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), 0..40usize, piece()), 1..5),
+    ) {
+        let mut text = Settings::default().print().into_bytes();
+        for (at, removed, piece) in edits {
+            let at = at.index(text.len() + 1);
+            let end = (at + removed).min(text.len());
+            text.splice(at..end, piece);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.toml");
+        fs::write(&path, &text).unwrap();
+        match Settings::resolve(Some(&path), &Flags::default()) {
+            // What was taken can be written down and read again.
+            Ok(settings) => {
+                fs::write(&path, settings.print()).unwrap();
+                prop_assert_eq!(Settings::resolve(Some(&path), &Flags::default()).unwrap(), settings);
+            }
+            Err(error) => {
+                let said = format!("{error:#}");
+                prop_assert_eq!(said.lines().count(), 1, "{}", said);
+                let no_text = std::str::from_utf8(&text).is_err();
+                prop_assert!(error.is::<WrongUsage>() || no_text, "{}", said);
+            }
+        }
+    }
 }
