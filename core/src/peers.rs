@@ -34,7 +34,7 @@ const PAUSE_MAX_UNPROVEN: Duration = Duration::from_secs(1);
 /// Longest wait for the first part of an answer, and longest pause in one, however patient we are.
 const FIRST_BYTE_MAX: Duration = Duration::from_secs(20);
 /// What an answer must bring to be making progress.
-const PROGRESS_BYTES_PER_SECOND: u64 = 64 * 1024;
+pub(crate) const PROGRESS_BYTES_PER_SECOND: u64 = 64 * 1024;
 /// All of what a peer was asked for.
 const DELIVERY_WHOLE: u32 = 256;
 /// How many answers are looked back on, and their bits.
@@ -221,6 +221,15 @@ impl Peer {
         let claims = self.claim.is_some_and(|claim| lowest(claim) && start <= claim.highest);
         let rested = |avoided: &Avoided| now >= avoided.at_least_until;
         claims && self.is_available(now) && self.avoided.get(&start).is_none_or(rested)
+    }
+
+    /// Whether it may be asked for `start` beside another peer, from which nothing comes: also where it says that it has
+    /// more than is believed.
+    pub(crate) fn can_second(&self, start: CommitIndex, now: Timestamp) -> bool {
+        let says_more = self.claim.is_some_and(|claim| claim.cut && claim.lowest <= start);
+        let ready = |avoided: &Avoided| now >= avoided.until;
+        let doubted = says_more && self.is_available(now) && self.avoided.get(&start).is_none_or(ready);
+        doubted || self.can_serve(start, now)
     }
 
     /// Whether one more request may be sent to it.

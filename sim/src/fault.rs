@@ -182,6 +182,10 @@ faults! {
     FloodRequests = "flood-requests",
     /// Connects again at once, ban or no ban.
     KeepReconnecting = "keep-reconnecting",
+    /// Certifies with votes in blocks that stand on no block of the round before.
+    ShortOfParents = "short-of-parents",
+    /// Writes lengths in blocks and certifiers with a byte more than they need.
+    LongLengths = "long-lengths",
 }
 
 impl Fault {

@@ -56,6 +56,8 @@ pub enum Manner {
     WrongDigestVotes,
     /// Certifies forged commits with a quorum less one vote.
     ShortOfQuorum,
+    /// Certifies forged commits with a quorum of votes, in blocks that stand on no block of the round before.
+    ShortOfParents,
     /// Sends each answer's messages twice (threats: 13).
     Duplicates,
     /// Answers with an answer to something else (threats: 13).
@@ -86,6 +88,9 @@ pub enum Manner {
     Resets,
     /// Puts a byte behind each item (threats: 28).
     TrailingByte,
+    /// Writes the length of each block's and certifier's signature with a byte more than it needs: its author's signature
+    /// holds, and its digest is another (threats: 28).
+    LongLengths,
     /// Behaves until it is asked for this commit, and from then on so.
     TurnsAt(CommitIndex, Box<Self>),
 }
@@ -111,6 +116,7 @@ impl Manner {
             Self::ManyByOneAuthor,
             Self::WrongDigestVotes,
             Self::ShortOfQuorum,
+            Self::ShortOfParents,
             Self::Duplicates,
             Self::WrongKind,
             Self::TooMany,
@@ -126,6 +132,7 @@ impl Manner {
             Self::Busy,
             Self::Resets,
             Self::TrailingByte,
+            Self::LongLengths,
             Self::TurnsAt(CommitIndex::new(20), Box::new(Self::BadBlocks)),
         ]
     }
@@ -216,6 +223,7 @@ impl Manner {
                 });
                 lab.votes(last, epoch, epoch, &short.collect::<Vec<_>>())
             }
+            Self::ShortOfParents => lab.votes_without_parents(last, epoch, &everyone),
             _ => return None,
         };
         Some(Reply::Parts(vec![parts::commits(commits, Vec::new()), parts::commits(Vec::new(), certifiers)]))
@@ -259,6 +267,13 @@ impl Manner {
         if let (Self::ForeignItems, ResponsePart::Blocks { blocks, .. }) = (self, &mut *part) {
             let foreign = lab.foreign().iter().flat_map(|made| &made.blocks);
             *blocks = foreign.map(|block| block.payload.clone()).take(blocks.len()).collect();
+        }
+        if let (
+            Self::LongLengths,
+            ResponsePart::Commits { certifiers: signed, .. } | ResponsePart::Blocks { blocks: signed, .. },
+        ) = (self, &mut *part)
+        {
+            signed.iter_mut().for_each(parts::lengthen);
         }
         for items in parts::lists(part) {
             self.change_items(of_blocks, items);

@@ -525,7 +525,10 @@ impl World {
             let paused = self.nodes[node.0].plight.paused;
             if paused > self.now {
                 self.hits.count(Fault::Pause);
-                // The order in which they came about is kept.
+                // The order in which they came about is kept; a store opens again after all that it has said.
+                let last = matches!(occurrence, Occurrence::Reopened { .. });
+                self.sequence += u64::from(last);
+                let sequence = if last { self.sequence } else { sequence };
                 self.queue.insert((paused, sequence), occurrence);
                 return;
             }

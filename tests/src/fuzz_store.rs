@@ -214,7 +214,7 @@ pub enum Opened {
 /// When a read gives what was never stored, or a check at opening misses what a read then finds.
 pub fn store_open(bytes: &[u8]) -> Opened {
     let mut input = Unstructured::new(bytes);
-    let read_only = input.arbitrary::<u8>().unwrap_or_default() % 2 == 0;
+    let read_only = input.arbitrary::<u8>().unwrap_or_default().is_multiple_of(2);
     let mut file = chain().file.clone();
     // One that was cut down to nothing cannot be changed any more.
     while !input.is_empty() && !file.is_empty() && change(&mut input, &mut file).is_ok() {}

@@ -126,8 +126,6 @@ pub const UNSEEN_BY_SWARM: &[(Bug, &str)] = &[
     (Bug::PrunedServed, "no node there prunes"),
     (Bug::ParkedRefusedAtOnce, "who is refused asks again, and polls: it costs delay at the tip alone"),
     (Bug::SyncedByOldClaims, "what a node says of itself is not judged there"),
-    (Bug::LongLengths, "nobody there writes lengths with more bytes than they need"),
-    (Bug::ParentsOfAnyRound, "nobody there signs blocks that stand on no block of the round before"),
 ];
 
 /// A random sequence of events, and its completion without faults.

@@ -24,12 +24,13 @@ use crate::{
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// How long nothing may come for the head of line. Doubled each time that a second peer was asked, and halved with each
-/// commit that was not waited for so long.
+/// How long nothing may come for the head of line. The same however often a second peer was asked: one that is silent
+/// costs nothing, and what the others cost is bounded in bytes.
 const STALL: Duration = Duration::from_secs(2);
-/// The same where the peer has not delivered anything yet.
+/// The same where the peer has not delivered anything yet. Where another has, that could be asked, no longer than the
+/// other may be expected to take.
 const STALL_UNPROVEN: Duration = Duration::from_millis(500);
-/// How often it is doubled at most.
+/// How often the same is doubled at most for a second peer that comes in place of another.
 const DOUBLINGS_MAX: u32 = 4;
 /// How long, beyond two round trips, an answer may take of which it is known that it could be there.
 const GRACE: Duration = Duration::from_millis(50);
@@ -41,9 +42,10 @@ pub(super) struct Head {
     state: (CommitIndex, Option<usize>),
     /// Since when it is as it is, waits for a peer, and another could be asked.
     since: Timestamp,
-    doublings: u32,
     /// The second request, if there is one.
     second: Option<RequestId>,
+    /// How many second requests were given up since anything came of it.
+    given_up: u32,
     /// Bytes of answers of commits and blocks, and those of second requests among them.
     fetched_bytes: u64,
     second_bytes: u64,
@@ -109,10 +111,12 @@ impl SyncMachine {
             return;
         }
         let state = (index, self.window.body(index).map(Body::pending));
-        let went_on = state.0.get().saturating_sub(self.head.state.0.get());
-        self.head.doublings = self.head.doublings.saturating_sub(went_on);
         let awaited = self.head_awaits(index);
         let awaited = awaited.filter(|awaited| self.seconds(index, awaited.peer).next().is_some());
+        let awaited = match self.head.second {
+            Some(second) => return self.watch_second(index, state, second, awaited),
+            None => awaited,
+        };
         let same = state == self.head.state;
         self.head.state = state;
         let Some(awaited) = awaited else {
@@ -120,7 +124,7 @@ impl SyncMachine {
             return;
         };
         if !same {
-            self.head.since = self.now;
+            (self.head.since, self.head.given_up) = (self.now, 0);
         }
         let due = self.head.since.saturating_add(awaited.patience);
         if due > self.now {
@@ -128,6 +132,41 @@ impl SyncMachine {
         } else if self.second_is_affordable() {
             self.ask_second(index, awaited);
         }
+    }
+
+    /// Asks yet another peer in place of the second one, if that is as silent as the first.
+    fn watch_second(
+        &mut self,
+        index: CommitIndex,
+        state: (CommitIndex, Option<usize>),
+        second: RequestId,
+        awaited: Option<Awaited>,
+    ) {
+        if self.head.state != state {
+            (self.head.state, self.head.given_up) = (state, 0);
+        }
+        self.head.since = self.now;
+        let (Some(awaited), Some(in_flight)) = (awaited, self.requests.get(second)) else { return };
+        let peer = in_flight.peer;
+        let most = self.config.max_requests_per_peer;
+        let another = |(id, known): (PeerId, &Peer)| id != peer && known.in_flight < most;
+        if in_flight.is_at_speed(self.now) || !self.seconds(index, awaited.peer).any(another) {
+            return;
+        }
+        // Longer each time: where all are slow, it is our own link, and what is on its way is lost.
+        let doubled = 1u32.checked_shl(self.head.given_up.min(DOUBLINGS_MAX)).unwrap_or(1);
+        let due = in_flight.sent.saturating_add(self.patience_with(index, in_flight).saturating_mul(doubled));
+        if due > self.now {
+            self.head.wake = Some(due);
+            return;
+        }
+        self.cancel(second);
+        self.head.given_up = self.head.given_up.saturating_add(1);
+        let (now, config) = (self.now, &self.config);
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.avoid(index, now, config);
+        }
+        self.ask_second(index, awaited);
     }
 
     /// Whether a second request is within the share of all bytes that such requests may take.
@@ -138,14 +177,14 @@ impl SyncMachine {
 
     /// What the head of line waits for, where it waits for a peer.
     fn head_awaits(&self, index: CommitIndex) -> Option<Awaited> {
-        if self.head.second.is_some() || self.halted.is_some() || self.blocked().is_some() {
+        if self.halted.is_some() || self.blocked().is_some() {
             return None;
         }
         let (range, span) = self.window.span_at(index)?;
         match span {
             Span::Requested { request, .. } => {
                 let in_flight = self.requests.get(*request)?;
-                let patience = self.patience_with(in_flight);
+                let patience = self.patience_with(index, in_flight);
                 Some(Awaited { peer: in_flight.peer, patience, what: What::Commits(range) })
             }
             Span::Certifying { .. } => None,
@@ -157,7 +196,7 @@ impl SyncMachine {
                 });
                 let request = requests.min()?;
                 let in_flight = self.requests.get(request)?;
-                let patience = self.patience_with(in_flight);
+                let patience = self.patience_with(index, in_flight);
                 Some(Awaited { peer: in_flight.peer, patience, what: What::Blocks(request) })
             }
         }
@@ -165,29 +204,37 @@ impl SyncMachine {
 
     /// How long is waited for an answer: not long for what is said to be there already, nor where the peer was asked
     /// before it was last overtaken.
-    fn patience_with(&self, in_flight: &InFlight) -> Duration {
-        let doubled = STALL.saturating_mul(1u32.checked_shl(self.head.doublings).unwrap_or(u32::MAX));
-        let Some(known) = self.peers.get(&in_flight.peer) else { return doubled };
+    fn patience_with(&self, index: CommitIndex, in_flight: &InFlight) -> Duration {
+        let Some(known) = self.peers.get(&in_flight.peer) else { return STALL };
         let grace = Duration::from_micros(known.round_trip_us().saturating_mul(2)).saturating_add(GRACE);
         let suspect = known.overtaken_at.is_some_and(|at| in_flight.sent <= at);
         match (suspect, in_flight.is_follow()) {
             (true, _) => GRACE,
-            (false, true) => grace.min(doubled),
-            (false, false) if !known.is_proven() => STALL_UNPROVEN,
-            (false, false) => doubled,
+            (false, true) => grace.min(STALL),
+            (false, false) if !known.is_proven() => {
+                let most = self.config.max_requests_per_peer;
+                let able = self.seconds(index, in_flight.peer);
+                let able = able.filter(|(_, peer)| peer.is_proven() && peer.in_flight < most);
+                let quickest = able.map(|(_, peer)| peer.round_trip_us().saturating_mul(4)).min();
+                let quickest = quickest.map(|us| GRACE.saturating_add(Duration::from_micros(us)));
+                quickest.map_or(STALL_UNPROVEN, |quickest| quickest.min(STALL_UNPROVEN))
+            }
+            (false, false) => STALL,
         }
     }
 
     /// Peers that can be asked beside `first`.
     fn seconds(&self, index: CommitIndex, first: PeerId) -> impl Iterator<Item = (PeerId, &Peer)> {
-        self.peers.checked().filter(move |(id, peer)| *id != first && peer.can_serve(index, self.now))
+        self.peers.checked().filter(move |(id, peer)| *id != first && peer.can_second(index, self.now))
     }
 
     fn ask_second(&mut self, index: CommitIndex, awaited: Awaited) {
         // One more than it is trusted with is little to ask of a peer for what everything waits for.
         let most = self.config.max_requests_per_peer;
         let able = self.seconds(index, awaited.peer).filter(|(_, peer)| peer.in_flight < most);
-        let Some(peer) = able.min_by_key(|(id, peer)| (peer.cost(self.now), *id)).map(|(id, _)| id) else {
+        let doubted = |peer: &Peer| !peer.can_serve(index, self.now);
+        let best = able.min_by_key(|(id, peer)| (doubted(peer), peer.cost(self.now), *id));
+        let Some(peer) = best.map(|(id, _)| id) else {
             return;
         };
         let claimed =
@@ -195,7 +242,9 @@ impl SyncMachine {
         let max_bytes = self.config.answer_bytes();
         let id = match awaited.what {
             What::Commits(range) => {
-                let Some(range) = CommitRange::new(index, range.end().min(claimed)) else { return };
+                // Of whom more is claimed than is believed, all of it is asked.
+                let end = if claimed < index { range.end() } else { range.end().min(claimed) };
+                let Some(range) = CommitRange::new(index, end) else { return };
                 let epoch = self.epoch_below(index);
                 let bytes = Self::commits_reservation(max_bytes);
                 if !self.committees.contains_key(&epoch) || !self.ledger.reserve(bytes, Claimant::Frontier) {
@@ -216,7 +265,6 @@ impl SyncMachine {
         };
         self.counters.hedges = self.counters.hedges.saturating_add(1);
         self.head.second = Some(id);
-        self.head.doublings = self.head.doublings.saturating_add(2).min(DOUBLINGS_MAX);
         if let Some(known) = self.peers.get_mut(&awaited.peer) {
             known.overtaken(self.now);
         }

@@ -7,7 +7,7 @@ use crate::{
     defence::{Defence, stands},
     event::RequestId,
     payload::Payload,
-    peers::{Link, Peer},
+    peers::{Link, PROGRESS_BYTES_PER_SECOND, Peer},
     request::{CommitInfoQuery, FetchBlocks, FetchCommits, Request},
     schedule::{BlocksWanted, CommitsWanted, Purpose},
     time::{Timestamp, micros},
@@ -92,6 +92,13 @@ impl CommitsAsked {
 }
 
 impl InFlight {
+    /// Whether its answer comes at least as fast as any answer must.
+    pub(super) fn is_at_speed(&self, now: Timestamp) -> bool {
+        let least =
+            micros(now.saturating_since(self.sent)).saturating_mul(PROGRESS_BYTES_PER_SECOND) / 1_000_000;
+        self.received > 0 && self.received >= least
+    }
+
     /// When it is over if nothing comes of it.
     pub(super) fn expires(&self) -> Timestamp {
         match (stands(Defence::TotalDeadline), stands(Defence::ProgressDeadline)) {

@@ -127,6 +127,16 @@ impl Lab {
         self.votes(made.header.reference, next, next, &everyone)
     }
 
+    /// Blocks by `authors` that vote for `commit`, each signed with its author's keys of `epoch` and a round later than
+    /// its ancestors allow: none of them is of the round before.
+    pub fn votes_without_parents(&self, commit: CommitRef, epoch: Epoch, authors: &[u32]) -> Vec<Payload> {
+        let change = |block: &mut Block| {
+            block.round = block.round.saturating_add(1);
+            block.votes = vec![commit];
+        };
+        authors.iter().filter_map(|author| Some(self.block(*author, epoch, change)?.1)).collect()
+    }
+
     /// A block like one that this author made, changed and then signed with the keys that it has in epoch `of`.
     pub fn block(
         &self,

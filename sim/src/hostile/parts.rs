@@ -85,3 +85,13 @@ pub(super) fn trail(payload: &mut Payload) {
     bytes.push(0);
     *payload = Payload::new(Bytes::from(bytes));
 }
+
+/// Writes the length of a signed block's signature, which is its last 64 bytes, in two bytes in place of one.
+pub(super) fn lengthen(payload: &mut Payload) {
+    let mut bytes = payload.bytes().to_vec();
+    let length = bytes.len().checked_sub(65).filter(|at| bytes[*at] == 64);
+    if let Some(at) = length {
+        bytes.splice(at..=at, [64 | 0x80, 0]);
+        *payload = Payload::new(Bytes::from(bytes));
+    }
+}

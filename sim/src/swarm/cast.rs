@@ -125,6 +125,8 @@ fn manner(fault: Fault, turns_at: CommitIndex) -> Option<Manner> {
         Fault::Busy => Manner::Busy,
         Fault::Resets => Manner::Resets,
         Fault::TrailingByte => Manner::TrailingByte,
+        Fault::ShortOfParents => Manner::ShortOfParents,
+        Fault::LongLengths => Manner::LongLengths,
         Fault::Turns => Manner::TurnsAt(turns_at, Box::new(Manner::BadBlocks)),
         _ => return None,
     })

@@ -305,7 +305,8 @@ impl World {
         if self.nodes[id.0].store_busy > self.now {
             return self.reopen_store(id);
         }
-        if !std::mem::take(&mut self.nodes[id.0].store_fails) {
+        // What is down notices nothing, and finds the store in order when it starts.
+        if !std::mem::take(&mut self.nodes[id.0].store_fails) || self.is_down(id) {
             return;
         }
         let written: Vec<_> = self.nodes[id.0].storing.drain(..).collect();
