@@ -44,7 +44,7 @@ pub(super) struct Head {
     since: Timestamp,
     /// The second request, if there is one.
     second: Option<RequestId>,
-    /// How many second requests were given up since anything came of it.
+    /// How many second requests were given up since anything came of it, as far as it matters.
     given_up: u32,
     /// Bytes of answers of commits and blocks, and those of second requests among them.
     fetched_bytes: u64,
@@ -154,14 +154,14 @@ impl SyncMachine {
             return;
         }
         // Longer each time: where all are slow, it is our own link, and what is on its way is lost.
-        let doubled = 1u32.checked_shl(self.head.given_up.min(DOUBLINGS_MAX)).unwrap_or(1);
+        let doubled = 1u32.checked_shl(self.head.given_up).unwrap_or(1);
         let due = in_flight.sent.saturating_add(self.patience_with(index, in_flight).saturating_mul(doubled));
         if due > self.now {
             self.head.wake = Some(due);
             return;
         }
         self.cancel(second);
-        self.head.given_up = self.head.given_up.saturating_add(1);
+        self.head.given_up = self.head.given_up.saturating_add(1).min(DOUBLINGS_MAX);
         let (now, config) = (self.now, &self.config);
         if let Some(known) = self.peers.get_mut(&peer) {
             known.avoid(index, now, config);

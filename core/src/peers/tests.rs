@@ -90,6 +90,32 @@ fn a_claim_that_was_cut_is_never_believed_again() {
 }
 
 #[test]
+fn who_is_believed_no_further_than_it_has_shown_is_never_asked_beside_others() {
+    let claim = |highest, lowest| Claim {
+        highest: CommitIndex::new(highest),
+        lowest: CommitIndex::new(lowest),
+        polled: at(10),
+        cut: false,
+    };
+    let mut peer = proven();
+    peer.link = Link::Checked;
+    peer.claimed(claim(9, 0), at(10));
+    assert!(peer.can_serve(CommitIndex::new(7), at(10)) && peer.can_second(CommitIndex::new(7), at(10)));
+    peer.failed(CommitIndex::new(5), at(10), &Config::default(), &mut Rng::new([7; 32]));
+    let rested = peer.backoff_until;
+    assert!(!peer.can_second(CommitIndex::new(7), at(10)), "it rests");
+    assert!(!peer.can_serve(CommitIndex::new(7), rested) && peer.can_second(CommitIndex::new(7), rested));
+    assert!(!peer.can_second(CommitIndex::new(5), rested), "it has just failed to deliver that");
+    // Nor is it asked for what it gave up, or where it never said more.
+    peer.claimed(claim(9, 8), rested);
+    assert!(!peer.can_second(CommitIndex::new(7), rested));
+    let mut modest = proven();
+    modest.link = Link::Checked;
+    modest.claimed(claim(4, 0), at(10));
+    assert!(!modest.can_second(CommitIndex::new(7), at(10)));
+}
+
+#[test]
 fn a_ban_ends_too_early_or_never() {
     let config = Config::default();
     let mut peer = proven();
