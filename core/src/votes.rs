@@ -3,6 +3,9 @@
 //! Bounded by the look-ahead: at most that many stored commits are waited on, and at most four times as many votes
 //! for commits that are not stored yet are remembered.
 
+#[cfg(test)]
+mod model;
+
 use crate::{
     bug::{Bug, has},
     command::Batch,

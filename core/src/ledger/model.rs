@@ -157,3 +157,16 @@ prop_state_machine! {
     #[test]
     fn the_ledger_counts_other_bytes_than_are_set_aside_and_held(sequential 1..60 => Real);
 }
+
+#[test]
+fn a_ledger_that_is_wrong_passes_for_a_right_one() {
+    let mut ledger = Ledger::new(100, 10);
+    assert!(ledger.reserve(90, Claimant::Ahead) && ledger.reserve(10, Claimant::Frontier));
+    ledger.hold(60, 2).expect("two payloads are kept");
+    assert_eq!(ledger.check_invariants(40, 2), Ok(()), "the budget may be used up");
+    assert!(ledger.check_invariants(41, 2).is_err() && ledger.check_invariants(40, 1).is_err());
+    let over = Ledger { reserved: 41, ..ledger.clone() };
+    assert!(over.check_invariants(41, 2).is_err());
+    let lost = Ledger { held: 59, ..ledger };
+    assert!(lost.check_invariants(40, 2).is_err());
+}

@@ -406,6 +406,13 @@ impl StateMachineTest for Real {
         let open: Vec<_> = window.open_commits().map(CommitIndex::get).collect();
         let expected: Vec<_> = (1..=COMMITS).filter(|index| model.missing(*index) > 0).collect();
         assert_eq!(open, expected, "commits with blocks that nobody is asked for");
+        assert_eq!(window.has_missing_blocks(), !expected.is_empty());
+        for index in 1..=COMMITS {
+            let pending = model
+                .slots(index)
+                .map(|slots| slots.iter().filter(|at| !matches!(at, At::Held | At::Staged)).count());
+            assert_eq!(window.body(commit(index)).map(Body::pending), pending, "commit {index}");
+        }
         for index in model.tip + 1..=COMMITS {
             let below = window.below(commit(index), commit(model.tip), epoch(model.tip + 1));
             let nearest = (model.tip + 1..index).rev().find(|below| model.slots(*below).is_some());
