@@ -111,20 +111,18 @@ impl SyncMachine {
             return;
         }
         let state = (index, self.window.body(index).map(Body::pending));
+        if state != self.head.state {
+            (self.head.state, self.head.since, self.head.given_up) = (state, self.now, 0);
+        }
         let awaited = self.head_awaits(index);
         let awaited = awaited.filter(|awaited| self.seconds(index, awaited.peer).next().is_some());
-        let awaited = match self.head.second {
-            Some(second) => return self.watch_second(index, state, second, awaited),
-            None => awaited,
-        };
-        let same = state == self.head.state;
-        self.head.state = state;
         let Some(awaited) = awaited else {
             self.head.since = self.now;
             return;
         };
-        if !same {
-            (self.head.since, self.head.given_up) = (self.now, 0);
+        if let Some(second) = self.head.second {
+            self.head.since = self.now;
+            return self.watch_second(index, second, awaited);
         }
         let due = self.head.since.saturating_add(awaited.patience);
         if due > self.now {
@@ -135,22 +133,11 @@ impl SyncMachine {
     }
 
     /// Asks yet another peer in place of the second one, if that is as silent as the first.
-    fn watch_second(
-        &mut self,
-        index: CommitIndex,
-        state: (CommitIndex, Option<usize>),
-        second: RequestId,
-        awaited: Option<Awaited>,
-    ) {
-        if self.head.state != state {
-            (self.head.state, self.head.given_up) = (state, 0);
-        }
-        self.head.since = self.now;
-        let (Some(awaited), Some(in_flight)) = (awaited, self.requests.get(second)) else { return };
+    fn watch_second(&mut self, index: CommitIndex, second: RequestId, awaited: Awaited) {
+        let Some(in_flight) = self.requests.get(second) else { return };
         let peer = in_flight.peer;
-        let most = self.config.max_requests_per_peer;
-        let another = |(id, known): (PeerId, &Peer)| id != peer && known.in_flight < most;
-        if in_flight.is_at_speed(self.now) || !self.seconds(index, awaited.peer).any(another) {
+        let another = self.free_seconds(index, awaited.peer).any(|(id, _)| id != peer);
+        if !another || in_flight.is_at_speed(self.now) {
             return;
         }
         // Longer each time: where all are slow, it is our own link, and what is on its way is lost.
@@ -212,10 +199,9 @@ impl SyncMachine {
             (true, _) => GRACE,
             (false, true) => grace.min(STALL),
             (false, false) if !known.is_proven() => {
-                let most = self.config.max_requests_per_peer;
-                let able = self.seconds(index, in_flight.peer);
-                let able = able.filter(|(_, peer)| peer.is_proven() && peer.in_flight < most);
-                let quickest = able.map(|(_, peer)| peer.round_trip_us().saturating_mul(4)).min();
+                let free = self.free_seconds(index, in_flight.peer);
+                let proven = free.filter(|(_, peer)| peer.is_proven());
+                let quickest = proven.map(|(_, peer)| peer.round_trip_us().saturating_mul(4)).min();
                 let quickest = quickest.map(|us| GRACE.saturating_add(Duration::from_micros(us)));
                 quickest.map_or(STALL_UNPROVEN, |quickest| quickest.min(STALL_UNPROVEN))
             }
@@ -228,10 +214,15 @@ impl SyncMachine {
         self.peers.checked().filter(move |(id, peer)| *id != first && peer.can_second(index, self.now))
     }
 
-    fn ask_second(&mut self, index: CommitIndex, awaited: Awaited) {
-        // One more than it is trusted with is little to ask of a peer for what everything waits for.
+    /// Those that have a place for one more request. More than it is trusted with is little to ask of a peer for what
+    /// everything waits for.
+    fn free_seconds(&self, index: CommitIndex, first: PeerId) -> impl Iterator<Item = (PeerId, &Peer)> {
         let most = self.config.max_requests_per_peer;
-        let able = self.seconds(index, awaited.peer).filter(|(_, peer)| peer.in_flight < most);
+        self.seconds(index, first).filter(move |(_, peer)| peer.in_flight < most)
+    }
+
+    fn ask_second(&mut self, index: CommitIndex, awaited: Awaited) {
+        let able = self.free_seconds(index, awaited.peer);
         let doubted = |peer: &Peer| !peer.can_serve(index, self.now);
         let best = able.min_by_key(|(id, peer)| (doubted(peer), peer.cost(self.now), *id));
         let Some(peer) = best.map(|(id, _)| id) else {

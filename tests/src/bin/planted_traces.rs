@@ -23,8 +23,8 @@ Usage: planted_traces [--only NAME]... [--keep DIR]
   --only NAME  only this bug, by its name; may be given more than once
   --keep DIR   keep each small trace there, as NAME.trace
 
-Exit status: 0 when nine of ten of the traces have at most 25 events, 1 when they have not or there is none, 2 when the arguments are wrong or
-the program cannot be built.
+Exit status: 0 when nine of ten of the traces have at most 25 events, 1 when they have not or there is none, 2 when the
+arguments are wrong or the program cannot be built.
 ";
 
 /// What is told to this program when it is to look for a sequence, before where the trace goes.
