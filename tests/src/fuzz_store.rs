@@ -12,12 +12,11 @@ use soma_sync_core::{
     verified::Verified,
 };
 use soma_sync_runtime_tokio::store::{
-    Certifier, CommitHead, MemoryStore, RedbStore, Store, StoreError, StoredCommit,
+    Certifier, CommitHead, MemoryStore, RedbOptions, RedbStore, Store, StoreError, StoredCommit,
 };
 use soma_sync_sim::chain::{ChainMaker, ChainSpec, MadeCommit};
 use std::{
     fs,
-    path::Path,
     sync::{Arc, OnceLock},
 };
 use tempfile::TempDir;
@@ -202,16 +201,17 @@ impl Everything {
 pub enum Opened {
     /// It was not opened.
     Not,
-    /// So many reads failed; all others gave what was stored.
-    With(usize),
+    /// All that was read was as it had been stored, by the last batch or one before it.
+    Whole,
 }
 
 /// Opens a store on a file that the bytes changed, and reads everything. With the first byte odd it is opened for
-/// writing, which checks the whole file; else it is only read.
+/// writing, else to be read only.
 ///
 /// # Panics
 ///
-/// When a read gives what was never stored, or a check at opening misses what a read then finds.
+/// When a read gives what was never stored, the check at opening misses what a read then finds, or a store that is only
+/// read changes its file.
 pub fn store_open(bytes: &[u8]) -> Opened {
     let mut input = Unstructured::new(bytes);
     let read_only = input.arbitrary::<u8>().unwrap_or_default().is_multiple_of(2);
@@ -219,18 +219,22 @@ pub fn store_open(bytes: &[u8]) -> Opened {
     // One that was cut down to nothing cannot be changed any more.
     while !input.is_empty() && !file.is_empty() && change(&mut input, &mut file).is_ok() {}
     let directory = TempDir::new().expect("a directory");
-    fs::write(directory.path().join(&chain().name), &file).expect("a file");
-    open(directory.path(), read_only)
+    let path = directory.path().join(&chain().name);
+    fs::write(&path, &file).expect("a file");
+    if !read_only {
+        return all_read(RedbStore::open(directory.path(), None));
+    }
+    let opened = all_read(RedbStore::open_read_only(directory.path(), RedbOptions::default()));
+    assert!(fs::read(&path).expect("the file") == file, "a store that is only read was written to");
+    opened
 }
 
-fn open(directory: &Path, read_only: bool) -> Opened {
-    let opened =
-        if read_only { RedbStore::open_read_only(directory) } else { RedbStore::open(directory, None) };
+fn all_read(opened: std::result::Result<RedbStore, StoreError>) -> Opened {
     match opened {
         Ok(store) => {
             let failed = failed_reads(&store);
-            assert!(read_only || failed == 0, "the check at opening missed what {failed} reads found");
-            Opened::With(failed)
+            assert!(failed == 0, "the check at opening missed what {failed} reads found");
+            Opened::Whole
         }
         Err(error) => {
             assert!(!matches!(error, StoreError::Missing { .. } | StoreError::Locked { .. }), "{error}");

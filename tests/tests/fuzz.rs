@@ -204,12 +204,9 @@ fn the_durable_store_differs_from_the_one_in_memory() {
 fn a_changed_file_gives_what_was_never_stored_or_a_panic() {
     run("store_open", 20, 0);
     let opened: Vec<_> = (0..300).map(|seed| store_open(&seeded(seed, 4 + seed as usize % 12))).collect();
-    let count = |of: fn(&Opened) -> bool| opened.iter().filter(|opened| of(opened)).count();
-    let whole = count(|opened| matches!(opened, Opened::With(0)));
-    let part = count(|opened| matches!(opened, Opened::With(1..)));
-    let not = count(|opened| matches!(opened, Opened::Not));
-    println!("{whole} opened whole, {part} in part, {not} not");
-    assert!(whole > 10 && part > 3 && not > 10, "{whole} opened whole, {part} in part, {not} not");
+    let whole = opened.iter().filter(|opened| **opened == Opened::Whole).count();
+    println!("{whole} of {} opened", opened.len());
+    assert!(whole > 10 && opened.len() - whole > 10, "{whole} of {} opened", opened.len());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use soma_sync_core::{
     types::{CommitIndex, CommitRef, Epoch},
 };
 use soma_sync_proto::chain_file::ChainWriter;
-use soma_sync_runtime_tokio::store::{CommitHead, RedbStore, Store};
+use soma_sync_runtime_tokio::store::{CommitHead, RedbOptions, RedbStore, Store};
 use std::{io::Write, path::PathBuf, sync::Arc};
 
 /// Arguments of `chain export`.
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let store = RedbStore::open_read_only(&arguments.store.path)?;
+    let store = RedbStore::open_read_only(&arguments.store.path, RedbOptions::default())?;
     let last = last_commit(&store, arguments.to.map(CommitIndex::new))?;
     let bar = progress::commits("exporting", last.index.get());
     let mut blocks = 0;

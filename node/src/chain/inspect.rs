@@ -19,7 +19,7 @@ use soma_sync_core::{
     types::{BlockRef, CommitIndex},
 };
 use soma_sync_proto::chain_file::{ChainReader, ChainRecord};
-use soma_sync_runtime_tokio::store::{RedbStore, Store};
+use soma_sync_runtime_tokio::store::{RedbOptions, RedbStore, Store};
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -75,7 +75,7 @@ fn show(shown: &Shown) -> Result<(String, Value)> {
 }
 
 fn open_store(directory: &Path) -> Result<RedbStore> {
-    Ok(RedbStore::open_read_only(directory)?)
+    Ok(RedbStore::open_read_only(directory, RedbOptions::default())?)
 }
 
 fn open_file(path: &Path) -> Result<ChainReader<File>> {

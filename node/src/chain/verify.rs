@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use soma_sync_core::types::{ChainId, CommitIndex, CommitRef};
 use soma_sync_proto::chain_check::ChainChecker;
-use soma_sync_runtime_tokio::store::{RedbStore, Store};
+use soma_sync_runtime_tokio::store::{RedbOptions, RedbStore, Store};
 use std::{
     error::Error,
     io::{self, PipeReader, PipeWriter, Read},
@@ -104,7 +104,7 @@ fn verify<R: Read>(mut checker: ChainChecker<R>, interrupt: &Interrupt, good: &m
 ///
 /// The checker reads a chain at two places, so the store is exported twice at once, each time into a pipe.
 pub(crate) fn verify_store(directory: &Path, interrupt: &Interrupt, good: &mut Good) -> Result<()> {
-    let store = RedbStore::open_read_only(directory)?;
+    let store = RedbStore::open_read_only(directory, RedbOptions::default())?;
     let start = store.start()?;
     if start.lowest_available > CommitIndex::new(1) {
         bail!("the store gave up the commits below {}: nothing ties it to genesis", start.lowest_available);

@@ -1,5 +1,6 @@
 //! The durable store: one redb file.
 
+mod overlay;
 pub(super) mod tables;
 mod write;
 
@@ -7,9 +8,10 @@ use super::{
     Certifier, CommitHead, Store, StoreError, StoredCommit,
     rules::{self, State, View, damaged},
 };
+use overlay::Overlay;
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase,
-    StorageError, TableError, TransactionError,
+    Builder, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, StorageError,
+    TableError,
 };
 use soma_sync_core::{
     command::Batch,
@@ -39,12 +41,13 @@ const CACHED_COMMITTEES: usize = 8;
 pub struct RedbOptions {
     /// Bytes of the file that are kept in memory. More spares reads; 64 MiB by default.
     pub cache_bytes: u64,
-    /// Up to so many bytes of file, all of it is read and checked when the store is opened for writing, so that damage is
-    /// found there and not when the damaged part is used. Takes about a second per gigabyte; 1 GiB by default.
+    /// Up to so many bytes of file, all of it is read and checked when the store is opened, so that damage is found there
+    /// and not when the damaged part is used. Takes about a second per gigabyte; 1 GiB by default.
     ///
-    /// Where the file is larger, and what is damaged are the database's own records of where it may write, the next
-    /// write can end the process: the database panics while it unwinds. Nothing that was stored is lost by it, and with
-    /// this as high as it goes the file is refused with [`StoreError::Damaged`].
+    /// Where the file is larger, and what is damaged are the database's own records, two things can come of it. A read
+    /// can take up to 4 GiB of memory, since the database believes a page that says it is so large. And a write can end
+    /// the process, since the database panics while it unwinds. Nothing that was stored is lost by it, and with this as
+    /// high as it goes the file is refused with [`StoreError::Damaged`].
     pub check_up_to_bytes: u64,
 }
 
@@ -58,14 +61,15 @@ impl Default for RedbOptions {
 ///
 /// The file is locked while it is open. It is closed when the store is dropped; a file whose process was killed opens
 /// as quickly, at the last batch that was stored. A file that changed at rest yields errors, never other data: the
-/// database's panics over such a file are contained, which needs unwinding. What cannot be contained is a panic while it
-/// writes to such a file, so a file is checked before it is opened for writing: see [`RedbOptions::check_up_to_bytes`].
+/// database's panics over such a file are contained, which needs unwinding. What cannot be contained are its aborts, and
+/// the memory that it takes, so a file is checked when it is opened: see [`RedbOptions::check_up_to_bytes`].
 pub struct RedbStore {
     path: PathBuf,
     chain_id: ChainId,
     opener: Opener,
+    read_only: bool,
     /// `None` after reopening failed.
-    database: RwLock<Option<Handle>>,
+    database: RwLock<Option<Database>>,
     /// Whether a write failed. Writes wait for one another here.
     failed: Mutex<bool>,
     /// Some of the committees that were read.
@@ -73,23 +77,7 @@ pub struct RedbStore {
 }
 
 /// Opens the database anew, each time in the same way.
-pub(super) type Opener = Box<dyn Fn() -> Result<Handle, DatabaseError> + Send + Sync>;
-
-/// The open database.
-pub(super) enum Handle {
-    Writable(Database),
-    /// Nothing is written to the file, not even when it is closed.
-    ReadOnly(ReadOnlyDatabase),
-}
-
-impl Handle {
-    fn begin_read(&self) -> Result<ReadTransaction, TransactionError> {
-        match self {
-            Self::Writable(database) => database.begin_read(),
-            Self::ReadOnly(database) => database.begin_read(),
-        }
-    }
-}
+pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 
 impl fmt::Debug for RedbStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,53 +113,44 @@ impl RedbStore {
             create(directory, &path, genesis)?;
         }
         let file = path.clone();
-        let opener: Opener = Box::new(move || {
-            let check = fs::metadata(&file)?.len() <= options.check_up_to_bytes;
-            builder(options).set_check_integrity_on_open(check).open(&file).map(Handle::Writable)
-        });
+        let opener: Opener = Box::new(move || builder(options, fs::metadata(&file)?.len()).open(&file));
         let database = open_database(&path, &opener)?;
-        Self::new(path, database, opener, genesis.map(Committee::chain_id))
+        Self::new(path, database, opener, genesis.map(Committee::chain_id), false)
     }
 
-    /// Opens the store in a directory to read it, and changes nothing in its file: for tools, and for a file that may be
-    /// damaged. Several processes may read a store at once, while none writes. The file is not checked as a whole, but
-    /// where its last process was killed: there it is checked and closed first, as the database reads no other.
+    /// Opens the store in a directory to read it, and changes nothing in its file: for tools. Several processes may read
+    /// a store at once, while none writes.
     ///
     /// # Errors
     ///
     /// As [`RedbStore::open`]; [`StoreError::ReadOnly`] comes of each write.
-    pub fn open_read_only(directory: &Path) -> Result<Self, StoreError> {
+    pub fn open_read_only(directory: &Path, options: RedbOptions) -> Result<Self, StoreError> {
         let path = directory.join(FILE_NAME);
         if !path.try_exists().map_err(|error| io_error(&path, &error))? {
             return Err(StoreError::Missing { path });
         }
         let file = path.clone();
         let opener: Opener = Box::new(move || {
-            let mut builder = builder(RedbOptions::default());
-            let opened = match builder.open_read_only(&file) {
-                Err(DatabaseError::RepairAborted) => {
-                    builder.set_check_integrity_on_open(true).open(&file)?.close()?;
-                    builder.open_read_only(&file)
-                }
-                other => other,
-            };
-            opened.map(Handle::ReadOnly)
+            let overlay = Overlay::open(&file)?;
+            builder(options, fs::metadata(&file)?.len()).create_with_backend(overlay)
         });
         let database = open_database(&path, &opener)?;
-        Self::new(path, database, opener, None)
+        Self::new(path, database, opener, None, true)
     }
 
     fn new(
         path: PathBuf,
-        database: Handle,
+        database: Database,
         opener: Opener,
         expected: Option<ChainId>,
+        read_only: bool,
     ) -> Result<Self, StoreError> {
         let chain_id = check_chain(&path, &database, expected)?;
         Ok(Self {
             path,
             chain_id,
             opener,
+            read_only,
             database: RwLock::new(Some(database)),
             failed: Mutex::new(false),
             committees: Mutex::new(BTreeMap::new()),
@@ -184,7 +163,7 @@ impl RedbStore {
     }
 
     /// Runs `f` with the database; a panic within is damage.
-    fn with_database<T>(&self, f: impl FnOnce(&Handle) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn with_database<T>(&self, f: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or(StoreError::Failed)?;
         guarded(&self.path, || f(database))
@@ -197,15 +176,15 @@ impl RedbStore {
 
     /// Runs `write`, unless an earlier write failed.
     fn write<T>(&self, write: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if self.read_only {
+            return Err(StoreError::ReadOnly { path: self.path.clone() });
+        }
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         if *failed {
             return Err(StoreError::Failed);
         }
-        let result = self.with_database(|database| match database {
-            Handle::Writable(database) => write(database),
-            Handle::ReadOnly(_) => Err(StoreError::ReadOnly { path: self.path.clone() }),
-        });
-        *failed = !matches!(result, Ok(_) | Err(StoreError::ReadOnly { .. }));
+        let result = self.with_database(write);
+        *failed = result.is_err();
         result
     }
 
@@ -374,25 +353,24 @@ fn io_error(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Io { path: path.to_owned(), reason: error.to_string() }
 }
 
-pub(super) fn builder(options: RedbOptions) -> Builder {
+/// Opens a file of so many bytes.
+pub(super) fn builder(options: RedbOptions, file_bytes: u64) -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(usize::try_from(options.cache_bytes).unwrap_or(usize::MAX));
+    builder.set_check_integrity_on_open(file_bytes <= options.check_up_to_bytes);
     builder
 }
 
 /// Closes the database. Every batch that was stored is on disk already, so a failure loses nothing but time at the
 /// next opening.
-fn close(path: &Path, database: Option<Handle>) {
-    let closed = guarded(path, || match database {
-        Some(Handle::Writable(database)) => database.close().map_err(fault),
-        Some(Handle::ReadOnly(_)) | None => Ok(()),
-    });
+fn close(path: &Path, database: Option<Database>) {
+    let closed = guarded(path, || database.map_or(Ok(()), |database| database.close().map_err(fault)));
     if let Err(error) = closed {
         tracing::warn!(%error, "the store did not close cleanly");
     }
 }
 
-fn open_database(path: &Path, opener: &Opener) -> Result<Handle, StoreError> {
+fn open_database(path: &Path, opener: &Opener) -> Result<Database, StoreError> {
     guarded(path, || {
         let database = opener().map_err(|error| open_error(path, error))?;
         check_version(path, &database)?;
@@ -414,7 +392,7 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-fn check_version(path: &Path, database: &Handle) -> Result<(), StoreError> {
+fn check_version(path: &Path, database: &Database) -> Result<(), StoreError> {
     let foreign = |reason: String| StoreError::Foreign { path: path.to_owned(), reason };
     let transaction = database.begin_read().map_err(fault)?;
     let meta = transaction.open_table(META).map_err(|error| match error {
@@ -429,7 +407,7 @@ fn check_version(path: &Path, database: &Handle) -> Result<(), StoreError> {
 }
 
 /// The chain that the store holds, which must be the expected one where there is one.
-fn check_chain(path: &Path, database: &Handle, expected: Option<ChainId>) -> Result<ChainId, StoreError> {
+fn check_chain(path: &Path, database: &Database, expected: Option<ChainId>) -> Result<ChainId, StoreError> {
     let found = guarded(path, || Ok(read_state(&database.begin_read().map_err(fault)?)?.chain_id))?;
     match expected.filter(|expected| *expected != found) {
         Some(expected) => Err(StoreError::OtherChain { path: path.to_owned(), expected, found }),
@@ -442,7 +420,7 @@ fn check_chain(path: &Path, database: &Handle, expected: Option<ChainId>) -> Res
 fn create(directory: &Path, path: &Path, genesis: &Committee) -> Result<(), StoreError> {
     fs::create_dir_all(directory).map_err(|error| io_error(directory, &error))?;
     let new = directory.join(NEW_FILE_NAME);
-    let builder = builder(RedbOptions::default());
+    let builder = builder(RedbOptions::default(), 0);
     let database = match guarded(&new, || builder.create(&new).map_err(|error| open_error(&new, error))) {
         Err(StoreError::Foreign { .. } | StoreError::Damaged { .. }) => {
             // What an earlier attempt left, which nobody has open.
@@ -457,7 +435,7 @@ fn create(directory: &Path, path: &Path, genesis: &Committee) -> Result<(), Stor
         return Ok(());
     }
     fs::rename(&new, path).map_err(|error| io_error(path, &error))?;
-    close(path, Some(Handle::Writable(database)));
+    close(path, Some(database));
     sync_directory(directory)
 }
 
@@ -465,10 +443,10 @@ fn create(directory: &Path, path: &Path, genesis: &Committee) -> Result<(), Stor
 #[cfg(test)]
 pub(super) fn open_on(path: PathBuf, opener: Opener, genesis: &Committee) -> Result<RedbStore, StoreError> {
     let database = opener().map_err(|error| open_error(&path, error))?;
-    if let (Err(_), Handle::Writable(database)) = (check_version(&path, &database), &database) {
-        write::initialize(database, genesis)?;
+    if check_version(&path, &database).is_err() {
+        write::initialize(&database, genesis)?;
     }
-    RedbStore::new(path, database, opener, Some(genesis.chain_id()))
+    RedbStore::new(path, database, opener, Some(genesis.chain_id()), false)
 }
 
 /// Makes names in a directory durable, where the system has a way to.

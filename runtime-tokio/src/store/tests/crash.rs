@@ -89,8 +89,7 @@ impl Disk {
         durable::open_on(
             PathBuf::from("disk"),
             Box::new(move || {
-                let database = durable::builder(RedbOptions::default()).create_with_backend(disk.clone());
-                database.map(durable::Handle::Writable)
+                durable::builder(RedbOptions::default(), u64::MAX).create_with_backend(disk.clone())
             }),
             genesis,
         )

@@ -1,9 +1,11 @@
 //! Files that changed at rest: every read is right, or an error.
 
 use super::*;
-use crate::store::redb::FILE_NAME;
+use crate::store::{RedbOptions, redb::FILE_NAME};
 use soma_sync_core::types::{CommitIndex, Epoch};
 use std::fs;
+
+const UNCHECKED: RedbOptions = RedbOptions { cache_bytes: 64 * 1024 * 1024, check_up_to_bytes: 0 };
 
 /// Reads everything of a chain's store that may be damaged; counts the reads that fail.
 fn read_all(store: &dyn Store, chain: &Chain) -> usize {
@@ -84,9 +86,13 @@ fn flipped_bits_give_wrong_data_or_a_panic() {
         flipped[position] ^= 1 << (flip % 8);
         let directory = TempDir::new().expect("a directory");
         fs::write(directory.path().join(FILE_NAME), &flipped).expect("a file");
-        match RedbStore::open_read_only(directory.path()) {
+        // Unchecked, as a file is that is larger than what is checked.
+        match RedbStore::open_read_only(directory.path(), UNCHECKED) {
             Ok(store) => failed += usize::from(read_all(&store, &chain) > 0),
             Err(_) => unopened += 1,
+        }
+        if let Ok(store) = RedbStore::open_read_only(directory.path(), RedbOptions::default()) {
+            assert_eq!(read_all(&store, &chain), 0, "the check at opening missed a flip");
         }
         let file = directory.path().join(FILE_NAME);
         assert!(fs::read(file).expect("the file") == flipped, "a store that is only read was written to");
@@ -111,8 +117,12 @@ fn a_file_that_was_cut_short_gives_wrong_data_or_a_panic() {
     for cut in (1..20).map(|twentieths| bytes.len() * twentieths / 20) {
         let directory = TempDir::new().expect("a directory");
         fs::write(directory.path().join(FILE_NAME), &bytes[..cut]).expect("a file");
-        for opened in [RedbStore::open_read_only(directory.path()), RedbStore::open(directory.path(), None)] {
-            _ = opened.map(|store| read_all(&store, &chain));
+        let unchecked = RedbStore::open_read_only(directory.path(), UNCHECKED);
+        _ = unchecked.map(|store| read_all(&store, &chain));
+        let read_only = RedbStore::open_read_only(directory.path(), RedbOptions::default());
+        for opened in [read_only, RedbStore::open(directory.path(), None)] {
+            _ = opened
+                .map(|store| assert_eq!(read_all(&store, &chain), 0, "the check at opening missed a cut"));
         }
     }
 }

@@ -168,20 +168,21 @@ fn votes_for_pruned_commits_or_in_pruned_blocks_stay_in_the_file() {
 #[test]
 fn a_store_that_is_only_read_is_written_or_keeps_other_readers_out() {
     let (directory, chain) = (directory(), Chain::small());
-    let missing = RedbStore::open_read_only(directory.path());
+    let missing = RedbStore::open_read_only(directory.path(), RedbOptions::default());
     assert!(matches!(missing, Err(StoreError::Missing { .. })), "{missing:?}");
     let store = RedbStore::open(directory.path(), Some(&chain.genesis)).expect("a new store");
     store.apply(&chain.batch(1, 3)).expect("it follows");
-    let locked = RedbStore::open_read_only(directory.path());
+    let locked = RedbStore::open_read_only(directory.path(), RedbOptions::default());
     assert!(matches!(locked, Err(StoreError::Locked { .. })), "{locked:?}");
     // What a killed process leaves.
     let killed = self::directory();
     fs::copy(store.path(), killed.path().join(FILE_NAME)).expect("a copy");
     drop(store);
     for directory in [&directory, &killed] {
-        let store = RedbStore::open_read_only(directory.path()).expect("a store");
+        let store = RedbStore::open_read_only(directory.path(), RedbOptions::default()).expect("a store");
         let before = fs::read(directory.path().join(FILE_NAME)).expect("the file");
-        let other = RedbStore::open_read_only(directory.path()).expect("two may read");
+        let other =
+            RedbStore::open_read_only(directory.path(), RedbOptions::default()).expect("two may read");
         chain.commits[..3].iter().for_each(|made| assert_stored(&store, made));
         for refused in [store.apply(&chain.batch(4, 6)), store.prune(CommitIndex::new(2))] {
             assert!(matches!(refused, Err(StoreError::ReadOnly { .. })), "{refused:?}");
