@@ -41,7 +41,9 @@ const DELIVERY_WHOLE: u32 = 256;
 const ANSWERS_REMEMBERED: u32 = 100;
 const ANSWERS_MASK: u128 = (1 << ANSWERS_REMEMBERED) - 1;
 /// Most blocks that one request asks of a peer that has not delivered a good one yet: all of them may be bad.
-const BLOCKS_UNPROVEN: usize = 64;
+const BLOCKS_UNPROVEN: usize = 32;
+/// Most commits that are asked of one that has not delivered any.
+const COMMITS_UNPROVEN: u32 = 16;
 /// The fewest blocks that a peer is asked for, however often it cuts answers short.
 const BLOCKS_MIN: usize = 16;
 /// How often the time for which a peer is not asked for the same again is doubled at most.
@@ -58,6 +60,12 @@ const FOLLOW_REST_DOUBLINGS: u32 = 10;
 const OVERTAKEN_FACTOR: u64 = 16;
 /// And one that has not delivered anything yet.
 const UNPROVEN_FACTOR: u64 = 4;
+/// How many times as fast a peer must be to be asked beside another one that is sending.
+const OUTPACED_FACTOR: u64 = 4;
+/// What is taken for the length of an answer to compare what peers take for it.
+const TYPICAL_BYTES: u64 = 64 * 1024;
+/// The fewest bytes of an answer that say how fast a peer is: of fewer the time is mostly the round trip.
+const RATE_BYTES_MIN: u64 = 16 * 1024;
 /// How long it takes until what a peer did badly counts half as much.
 const HALF_LIFE: Duration = Duration::from_secs(30);
 /// Failed ranges remembered for one peer.
@@ -85,6 +93,8 @@ pub(crate) struct Peer {
     pub(crate) latency_us: Option<u64>,
     /// The same of answers that came: what a time-out costs makes no deadline longer.
     round_trip_us: Option<u64>,
+    /// Smoothed bytes per second of its answers, from the request to their end.
+    rate: Option<u64>,
     /// Whether another peer had to be asked for what it had been asked for, and nothing has come from it since.
     overtaken: bool,
     /// When that was last so.
@@ -173,6 +183,7 @@ impl Peer {
             limit,
             latency_us: None,
             round_trip_us: None,
+            rate: None,
             overtaken: false,
             overtaken_at: None,
             delivery: DELIVERY_WHOLE,
@@ -266,6 +277,21 @@ impl Peer {
         self.round_trip_us.unwrap_or(micros(PRIOR_LATENCY)).max(1)
     }
 
+    /// Whether it is so much faster than one of whose answer so many bytes have come in so long, that what is lacking
+    /// would be here by now had it been asked.
+    pub(crate) fn outpaces(&self, received: u64, elapsed: Duration) -> bool {
+        let patient = Duration::from_micros(self.round_trip_us().saturating_mul(4));
+        let factor = |rate: u64| rate / OUTPACED_FACTOR > per_second(received, elapsed);
+        elapsed > patient && self.is_proven() && self.rate.is_some_and(factor)
+    }
+
+    /// So many bytes of an answer have come in so long.
+    pub(crate) fn brought(&mut self, bytes: u64, took: Duration) {
+        if bytes >= RATE_BYTES_MIN {
+            self.rate = Some(smoothed(self.rate, per_second(bytes, took)));
+        }
+    }
+
     /// Whether it has ever delivered what it was asked for.
     pub(crate) fn is_proven(&self) -> bool {
         self.delivered > CommitIndex::GENESIS || self.served_bytes > 0
@@ -283,7 +309,9 @@ impl Peer {
         let overtaken = overtaken.checked_shr(halvings).unwrap_or(0).max(1);
         let unproven = if self.is_proven() { 1 } else { UNPROVEN_FACTOR };
         let factors = overtaken.saturating_mul(unproven);
-        let each = self.latency_us().saturating_mul(shortfall).saturating_mul(factors);
+        let transfer = self.rate.and_then(|rate| (TYPICAL_BYTES * 1_000_000).checked_div(rate));
+        let time = self.latency_us().saturating_add(transfer.unwrap_or(0));
+        let each = time.saturating_mul(shortfall).saturating_mul(factors);
         each.saturating_mul(u64::from(self.in_flight).saturating_add(1))
     }
 
@@ -300,6 +328,12 @@ impl Peer {
         let most = self.max_blocks.saturating_mul(1usize.checked_shl(doublings).unwrap_or(usize::MAX));
         let unproven = self.served_bytes == 0 && stands(Defence::SmallFirstRequests);
         if unproven { most.min(BLOCKS_UNPROVEN) } else { most }
+    }
+
+    /// Most commits that one request to it may ask for, where so many are asked of those that have delivered some.
+    pub(crate) fn max_commits(&self, batch: u32) -> u32 {
+        let unproven = self.delivered == CommitIndex::GENESIS && stands(Defence::SmallFirstRequests);
+        if unproven { batch.min(COMMITS_UNPROVEN) } else { batch }
     }
 
     /// It is to be asked for this many blocks at a time, at most, for a while.
@@ -347,13 +381,13 @@ impl Peer {
 
     /// The first part of an answer came `after` the request.
     pub(crate) fn answered(&mut self, after: Duration) {
-        self.round_trip_us = Some(smoothed(self.round_trip_us, after));
+        self.round_trip_us = Some(smoothed(self.round_trip_us, micros(after)));
         self.took(after);
     }
 
     /// It counts as having taken so long.
     pub(crate) fn took(&mut self, time: Duration) {
-        self.latency_us = Some(smoothed(self.latency_us, time));
+        self.latency_us = Some(smoothed(self.latency_us, micros(time)));
     }
 
     /// It delivered what it was asked for.
@@ -499,9 +533,14 @@ impl Peer {
     }
 }
 
-/// An average over the last times, in microseconds: an eighth is the newest.
-fn smoothed(before: Option<u64>, sample: Duration) -> u64 {
-    let sample = micros(sample);
+/// Bytes per second, where so many came in so long.
+fn per_second(bytes: u64, time: Duration) -> u64 {
+    let per_second = bytes.saturating_mul(1_000_000).checked_div(micros(time));
+    per_second.unwrap_or(u64::MAX)
+}
+
+/// An average over the last samples: an eighth is the newest.
+fn smoothed(before: Option<u64>, sample: u64) -> u64 {
     before.map_or(sample, |before| before.saturating_mul(7).saturating_add(sample) / 8).max(1)
 }
 

@@ -152,7 +152,8 @@ impl View<'_> {
         for _ in 0..MOST_TRIED {
             let gap = self.window.first_gap(CommitRange::new(from, self.horizon.min(reach))?)?;
             if let Some((peer, known)) = self.choose(gap.start()) {
-                let most = gap.start().saturating_add(self.config.commit_sync_batch_size.saturating_sub(1));
+                let batch = known.max_commits(self.config.commit_sync_batch_size);
+                let most = gap.start().saturating_add(batch.saturating_sub(1));
                 let claimed = known.claim.map_or(gap.start(), |claim| claim.highest);
                 let range = CommitRange::new(gap.start(), gap.end().min(most).min(claimed))?;
                 return Some(self.commits(peer, range, Purpose::Fetch));

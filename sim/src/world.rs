@@ -127,6 +127,8 @@ enum Occurrence {
 
 /// Nodes, links and a clock.
 pub struct World {
+    /// What everything is drawn from, the machines' own draws among it.
+    seed: u64,
     now: Timestamp,
     pace: Pace,
     nodes: Vec<Node>,
@@ -177,9 +179,10 @@ impl World {
         Self::seeded(pace, 0)
     }
 
-    /// The same, where what is drawn (jitter, losses) is drawn from `seed`.
+    /// The same, where what is drawn (jitter, losses, what the machines draw) is drawn from `seed`.
     pub fn seeded(pace: Pace, seed: u64) -> Self {
         Self {
+            seed,
             now: Timestamp::ZERO,
             pace,
             nodes: Vec::new(),
@@ -282,7 +285,8 @@ impl World {
     pub fn add(&mut self, config: Config, store: ChainStore) -> NodeId {
         let id = NodeId(self.nodes.len());
         let mut key = [0u8; 32];
-        key[..8].copy_from_slice(&(self.nodes.len() as u64 + 1).to_be_bytes());
+        key[..4].copy_from_slice(&(self.nodes.len() as u32 + 1).to_be_bytes());
+        key[4..12].copy_from_slice(&self.seed.to_be_bytes());
         self.nodes.push(Node::new(PeerId::new(key), config, store, self.now, self.pace));
         self.schedule_event(Duration::ZERO, id, Event::Tick);
         id

@@ -377,16 +377,16 @@ fn an_empty_payload_of_our_own_keeps_the_books_right() {
 /// A far claimed epoch in a late answer about what is stored already stops all fetching, or an honest answer is
 /// held to be an offence.
 fn late_other_epoch(server_epochs: u32, check: impl Fn(&World, NodeId, NodeId)) {
-    // Ours has an epoch of ten commits each; the answer about commits 21.. is from a chain of other epochs.
+    // Ours has an epoch of ten commits each; the answer about commits 17.. is from a chain of other epochs.
     let chain = Chain::of(60, 6);
     let other = Chain::of(60, server_epochs);
     let mut world = World::new(Pace { job: Duration::from_millis(200), ..Pace::default() });
-    let config = Config { commit_sync_batch_size: 20, ..Config::default() };
+    let config = Config { commit_sync_batch_size: 16, ..Config::default() };
     let client = world.add(config, chain.first(0));
     let server = world.add(Config::default(), chain.all());
     world.tamper(server, move |request, reply| match request {
-        Request::Commits(fetch) if fetch.start == CommitIndex::new(21) => {
-            let commits = vec![other.commits[20].header.payload.clone()];
+        Request::Commits(fetch) if fetch.start == CommitIndex::new(17) => {
+            let commits = vec![other.commits[16].header.payload.clone()];
             let buffer_bytes = commits[0].len() as u64;
             Reply::Parts(vec![ResponsePart::Commits {
                 commits,

@@ -68,5 +68,5 @@ fn the_hash_of_a_fixed_scenario_depends_on_where_it_is_computed() {
     let (machine, asked) = driven(&Chain::of(20, 1), 6);
     assert!(asked.iter().any(|request| matches!(request, Request::Commits(_))), "{asked:?}");
     let hex: String = machine.state_hash().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, "653875ca714932f871a785e1b51acc9d6d82ef216d32a5df78be3106535f216e");
+    assert_eq!(hex, "752b0025920879d4d2280b9463bd9a68ffed1b20ce07230f21734908e08e6789");
 }

@@ -107,8 +107,16 @@ pub const HELD: &[Held] = &[
         "04, 06",
         Defence::Overtaken,
         &[
+            "threat_06_who_was_overtaken_is_asked_as_often_as_others",
             "threat_06_who_held_up_the_head_of_line_is_asked_for_it_again",
-            "threat_04_a_silent_peers_requests_are_waited_for_one_after_the_other",
+        ],
+    ),
+    held(
+        "06, 29",
+        Defence::Outpaced,
+        &[
+            "threat_06_peers_just_above_the_threshold_hold_the_head_of_line",
+            "threat_29_one_honest_peer_among_hostile_ones_is_not_enough",
         ],
     ),
     held("07", Defence::EmptyAnswers, &["threat_07_empty_answers_keep_a_claim_alive"]),

@@ -137,7 +137,7 @@ impl SyncMachine {
         let Some(in_flight) = self.requests.get(second) else { return };
         let peer = in_flight.peer;
         let another = self.free_seconds(index, awaited.peer).any(|(id, _)| id != peer);
-        if !another || in_flight.is_at_speed(self.now) {
+        if !another || (in_flight.is_at_speed(self.now) && !self.is_outpaced(index, in_flight)) {
             return;
         }
         // Longer each time: where all are slow, it is our own link, and what is on its way is lost.
@@ -196,6 +196,7 @@ impl SyncMachine {
         let grace = Duration::from_micros(known.round_trip_us().saturating_mul(2)).saturating_add(GRACE);
         let suspect = known.overtaken_at.is_some_and(|at| in_flight.sent <= at);
         match (suspect, in_flight.is_follow()) {
+            (_, false) if self.is_outpaced(index, in_flight) => Duration::ZERO,
             (true, _) => GRACE,
             (false, true) => grace.min(STALL),
             (false, false) if !known.is_proven() => {
@@ -207,6 +208,15 @@ impl SyncMachine {
             }
             (false, false) => STALL,
         }
+    }
+
+    /// Whether another peer that could be asked is so much faster that it is not worth while to wait.
+    fn is_outpaced(&self, index: CommitIndex, in_flight: &InFlight) -> bool {
+        let (received, elapsed) = (in_flight.received, self.now.saturating_since(in_flight.sent));
+        let stands = stands(Defence::Outpaced);
+        stands
+            && received > 0
+            && self.free_seconds(index, in_flight.peer).any(|(_, peer)| peer.outpaces(received, elapsed))
     }
 
     /// Peers that can be asked beside `first`.

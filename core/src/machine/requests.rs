@@ -259,6 +259,7 @@ impl SyncMachine {
             Asked::Commits(_) | Asked::Blocks(_) => self.head.finished(id, in_flight.received),
             Asked::Chain | Asked::Availability | Asked::Push => {}
         }
+        let took = self.now.saturating_since(in_flight.sent);
         let next_poll = match in_flight.asked {
             Asked::Chain | Asked::Availability => self.next_poll(),
             Asked::Push | Asked::Commits(_) | Asked::Blocks(_) => self.now,
@@ -277,7 +278,10 @@ impl SyncMachine {
             Asked::Commits(CommitsAsked { purpose: Purpose::Follow, .. }) => {
                 peer.following = peer.following.saturating_sub(1);
             }
-            Asked::Commits(_) | Asked::Blocks(_) => peer.in_flight = peer.in_flight.saturating_sub(1),
+            Asked::Commits(_) | Asked::Blocks(_) => {
+                peer.in_flight = peer.in_flight.saturating_sub(1);
+                peer.brought(in_flight.received, took);
+            }
         }
         Some(in_flight)
     }

@@ -74,9 +74,24 @@ impl Scene {
         Self::from(lab, config, 0, honest, hostile)
     }
 
+    /// The same, where other things are drawn.
+    pub fn drawn(seed: u64, lab: &Rc<Lab>, config: Config, honest: usize, hostile: Vec<Manner>) -> Self {
+        Self::of(World::seeded(Pace::default(), seed), lab, config, 0, honest, hostile)
+    }
+
     /// A client that holds the first `held` commits.
     pub fn from(lab: &Rc<Lab>, config: Config, held: u32, honest: usize, hostile: Vec<Manner>) -> Self {
-        let mut world = World::new(Pace::default());
+        Self::of(World::new(Pace::default()), lab, config, held, honest, hostile)
+    }
+
+    fn of(
+        mut world: World,
+        lab: &Rc<Lab>,
+        config: Config,
+        held: u32,
+        honest: usize,
+        hostile: Vec<Manner>,
+    ) -> Self {
         world.judged_by(lab.chain());
         let client = world.add(config, first(lab, held));
         let mut scene = Self { world, lab: Rc::clone(lab), client, honest: Vec::new(), hostile: Vec::new() };

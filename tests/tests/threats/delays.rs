@@ -62,7 +62,7 @@ fn threat_06_peers_just_above_the_threshold_hold_the_head_of_line() {
     let honest = honest_time(&lab, small(), 1);
     let mut scene = Scene::new(&lab, small(), 1, vec![Manner::BytesPerSecond(70_000); 3]);
     let took = scene.reach(5 * MINUTE);
-    assert!(took <= 5 * honest.max(2 * SECOND), "{took:?}, and {honest:?} without them");
+    assert!(took <= 5 * honest, "{took:?}, and {honest:?} without them");
 }
 
 /// It seems to be near, and answers at once, a little at a time; the honest one is far away.
@@ -84,7 +84,31 @@ fn threat_06_who_held_up_the_head_of_line_is_asked_for_it_again() {
         scene.world.set_link(other, scene.client, link);
     }
     let took = scene.reach(5 * MINUTE);
+
     assert!(took <= 5 * SECOND, "{took:?}");
+}
+
+/// Thirty networks together, as one of them says more of what was drawn: 47 s, and 62 s where it is forgotten.
+#[test]
+fn threat_06_who_was_overtaken_is_asked_as_often_as_others() {
+    let lab = lab_of(ChainSpec {
+        commits: 64,
+        blocks_per_commit: 10,
+        payload_bytes: 1024,
+        committee: 4,
+        epochs: 2,
+        seed: 7,
+    });
+    let slow = Manner::BytesPerSecond(70_000);
+    let turns = Manner::TurnsAt(index(20), Box::new(Manner::Silent));
+    let mixed = vec![Manner::Silent, Manner::Trickle(4 * SECOND), slow.clone()];
+    let took = [mixed, vec![slow; 3], vec![turns; 3]].into_iter().flat_map(|hostile| {
+        (1..=10)
+            .map(|seed| Scene::drawn(seed, &lab, small(), 1, hostile.clone()).reach(MINUTE))
+            .collect::<Vec<_>>()
+    });
+    let all: Duration = took.sum();
+    assert!(all <= 54 * SECOND, "{all:?}");
 }
 
 /// Commits of 40 KB.
@@ -275,7 +299,7 @@ fn threat_29_one_honest_peer_among_hostile_ones_is_not_enough() {
 
 /// Whether it works by holding a request up; how much time that may cost is another test's matter.
 fn holds_up(manner: &Manner) -> bool {
-    matches!(manner, Manner::Silent | Manner::Trickle(_) | Manner::BytesPerSecond(_))
+    matches!(manner, Manner::Silent | Manner::Trickle(_))
 }
 
 #[test]

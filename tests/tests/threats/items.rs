@@ -182,12 +182,14 @@ fn threat_15_what_comes_after_a_bad_block_is_fetched_again() {
 #[test]
 fn threat_15_a_stranger_is_asked_for_all_blocks_at_once() {
     let lab = lab(120, 1);
-    let mut scene = Scene::new(&lab, Config::default(), 1, vec![Manner::BadBlocks]);
-    scene.reach(MINUTE);
+    let mut scene = Scene::new(&lab, Config::default(), 0, vec![Manner::BadBlocks]);
+    scene.pass(Duration::from_secs(5));
     assert_eq!(scene.offences(), [Offence::BadBlock]);
+    scene.add_honest();
+    scene.reach(MINUTE);
     let traffic = scene.world.traffic(scene.client);
-    // Three requests for 64 of the 600, before the first answer is looked through.
-    assert!(traffic.fetched_bytes * 10 <= traffic.needed_bytes * 14, "{traffic:?}");
+    // Three requests for 32 of the 600, before the first answer is looked through.
+    assert!(traffic.fetched_bytes * 10 <= traffic.needed_bytes * 13, "{traffic:?}");
 }
 
 #[test]
