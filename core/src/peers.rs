@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod model;
 mod normal;
+mod pace;
 
 use crate::{
     bug::{Bug, has},
@@ -18,11 +19,10 @@ use crate::{
 };
 use alloc::collections::BTreeMap;
 use core::time::Duration;
+use pace::Pace;
 
 /// Requests that a new peer may have in flight.
 const FIRST_LIMIT: u32 = 2;
-/// Round trip assumed of a peer that has not answered anything yet.
-const PRIOR_LATENCY: Duration = Duration::from_millis(200);
 /// Shortest and longest pause after a peer failed.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -60,12 +60,6 @@ const FOLLOW_REST_DOUBLINGS: u32 = 10;
 const OVERTAKEN_FACTOR: u64 = 16;
 /// And one that has not delivered anything yet.
 const UNPROVEN_FACTOR: u64 = 4;
-/// How many times as fast a peer must be to be asked beside another one that is sending.
-const OUTPACED_FACTOR: u64 = 4;
-/// What is taken for the length of an answer to compare what peers take for it.
-const TYPICAL_BYTES: u64 = 64 * 1024;
-/// The fewest bytes of an answer that say how fast a peer is: of fewer the time is mostly the round trip.
-const RATE_BYTES_MIN: u64 = 16 * 1024;
 /// How long it takes until what a peer did badly counts half as much.
 const HALF_LIFE: Duration = Duration::from_secs(30);
 /// Failed ranges remembered for one peer.
@@ -89,12 +83,7 @@ pub(crate) struct Peer {
     /// Requests for commits and blocks in flight, and how many may be.
     pub(crate) in_flight: u32,
     pub(crate) limit: u32,
-    /// Smoothed time from a request for data to the first part of its answer.
-    pub(crate) latency_us: Option<u64>,
-    /// The same of answers that came: what a time-out costs makes no deadline longer.
-    round_trip_us: Option<u64>,
-    /// Smoothed bytes per second of its answers, from the request to their end.
-    rate: Option<u64>,
+    pub(crate) pace: Pace,
     /// Whether another peer had to be asked for what it had been asked for, and nothing has come from it since.
     overtaken: bool,
     /// When that was last so.
@@ -181,9 +170,7 @@ impl Peer {
             claim: None,
             in_flight: 0,
             limit,
-            latency_us: None,
-            round_trip_us: None,
-            rate: None,
+            pace: Pace::default(),
             overtaken: false,
             overtaken_at: None,
             delivery: DELIVERY_WHOLE,
@@ -267,29 +254,10 @@ impl Peer {
         self.follow_rest_until = now.saturating_add(FOLLOW_REST.saturating_mul(factor));
     }
 
-    /// Time to the first part of an answer, in microseconds, as far as it is known.
-    pub(crate) fn latency_us(&self) -> u64 {
-        self.latency_us.unwrap_or(micros(PRIOR_LATENCY)).max(1)
-    }
-
-    /// Time to the first part of an answer that comes, in microseconds, as far as it is known.
-    pub(crate) fn round_trip_us(&self) -> u64 {
-        self.round_trip_us.unwrap_or(micros(PRIOR_LATENCY)).max(1)
-    }
-
-    /// Whether it is so much faster than one of whose answer so many bytes have come in so long, that what is lacking
-    /// would be here by now had it been asked.
+    /// Whether it has shown itself to be so much faster than one of whose answer so many bytes have come in so long, that
+    /// what is lacking would be here by now had it been asked.
     pub(crate) fn outpaces(&self, received: u64, elapsed: Duration) -> bool {
-        let patient = Duration::from_micros(self.round_trip_us().saturating_mul(4));
-        let factor = |rate: u64| rate / OUTPACED_FACTOR > per_second(received, elapsed);
-        elapsed > patient && self.is_proven() && self.rate.is_some_and(factor)
-    }
-
-    /// So many bytes of an answer have come in so long.
-    pub(crate) fn brought(&mut self, bytes: u64, took: Duration) {
-        if bytes >= RATE_BYTES_MIN {
-            self.rate = Some(smoothed(self.rate, per_second(bytes, took)));
-        }
+        self.is_proven() && self.pace.outpaces(received, elapsed)
     }
 
     /// Whether it has ever delivered what it was asked for.
@@ -309,9 +277,7 @@ impl Peer {
         let overtaken = overtaken.checked_shr(halvings).unwrap_or(0).max(1);
         let unproven = if self.is_proven() { 1 } else { UNPROVEN_FACTOR };
         let factors = overtaken.saturating_mul(unproven);
-        let transfer = self.rate.and_then(|rate| (TYPICAL_BYTES * 1_000_000).checked_div(rate));
-        let time = self.latency_us().saturating_add(transfer.unwrap_or(0));
-        let each = time.saturating_mul(shortfall).saturating_mul(factors);
+        let each = self.pace.answer_us().saturating_mul(shortfall).saturating_mul(factors);
         each.saturating_mul(u64::from(self.in_flight).saturating_add(1))
     }
 
@@ -348,7 +314,7 @@ impl Peer {
 
     /// How long the first part of an answer may take.
     pub(crate) fn first_byte_deadline(&self) -> Duration {
-        let expected = Duration::from_micros(self.round_trip_us().saturating_mul(4));
+        let expected = Duration::from_micros(self.pace.round_trip_us().saturating_mul(4));
         let patient = expected.max(self.pause_max()).saturating_mul(self.patience_factor());
         patient.min(FIRST_BYTE_MAX)
     }
@@ -376,18 +342,7 @@ impl Peer {
     pub(crate) fn timed_out(&mut self, timeout: Duration) {
         self.timeouts = self.timeouts.saturating_add(1);
         self.patience = self.patience.saturating_add(1).min(PATIENCE_MAX);
-        self.took(timeout);
-    }
-
-    /// The first part of an answer came `after` the request.
-    pub(crate) fn answered(&mut self, after: Duration) {
-        self.round_trip_us = Some(smoothed(self.round_trip_us, micros(after)));
-        self.took(after);
-    }
-
-    /// It counts as having taken so long.
-    pub(crate) fn took(&mut self, time: Duration) {
-        self.latency_us = Some(smoothed(self.latency_us, micros(time)));
+        self.pace.took(timeout);
     }
 
     /// It delivered what it was asked for.
@@ -531,17 +486,6 @@ impl Peer {
         let avoided = avoided.filter(|at| *at > now && !has(Bug::AvoidedWithoutTimer));
         rest.into_iter().chain(follow).chain(avoided).chain(poll).min()
     }
-}
-
-/// Bytes per second, where so many came in so long.
-fn per_second(bytes: u64, time: Duration) -> u64 {
-    let per_second = bytes.saturating_mul(1_000_000).checked_div(micros(time));
-    per_second.unwrap_or(u64::MAX)
-}
-
-/// An average over the last samples: an eighth is the newest.
-fn smoothed(before: Option<u64>, sample: u64) -> u64 {
-    before.map_or(sample, |before| before.saturating_mul(7).saturating_add(sample) / 8).max(1)
 }
 
 impl PeerBook {

@@ -141,7 +141,7 @@ impl View<'_> {
             near && peer.can_be_followed(start, self.now)
         };
         let mut able: Vec<_> = self.peers.checked().filter(|(_, peer)| able(peer)).collect();
-        able.sort_by_key(|(id, peer)| (peer.latency_us(), *id));
+        able.sort_by_key(|(id, peer)| (peer.pace.latency_us(), *id));
         let (peer, _) = able.into_iter().take(FOLLOWED_PEERS).min_by_key(|(_, peer)| peer.following)?;
         Some(self.commits(peer, CommitRange::single(start), Purpose::Follow))
     }

@@ -39,7 +39,7 @@ impl SyncMachine {
             && !in_flight.is_follow()
             && let Some(known) = self.peers.get_mut(&peer)
         {
-            known.answered(self.now.saturating_since(in_flight.sent));
+            known.pace.answered(self.now.saturating_since(in_flight.sent));
         }
         self.heard = self.now;
         let began = *in_flight.began.get_or_insert(self.now);

@@ -193,7 +193,7 @@ impl SyncMachine {
     /// before it was last overtaken.
     fn patience_with(&self, index: CommitIndex, in_flight: &InFlight) -> Duration {
         let Some(known) = self.peers.get(&in_flight.peer) else { return STALL };
-        let grace = Duration::from_micros(known.round_trip_us().saturating_mul(2)).saturating_add(GRACE);
+        let grace = Duration::from_micros(known.pace.round_trip_us().saturating_mul(2)).saturating_add(GRACE);
         let suspect = known.overtaken_at.is_some_and(|at| in_flight.sent <= at);
         match (suspect, in_flight.is_follow()) {
             (_, false) if self.is_outpaced(index, in_flight) => Duration::ZERO,
@@ -202,7 +202,7 @@ impl SyncMachine {
             (false, false) if !known.is_proven() => {
                 let free = self.free_seconds(index, in_flight.peer);
                 let proven = free.filter(|(_, peer)| peer.is_proven());
-                let quickest = proven.map(|(_, peer)| peer.round_trip_us().saturating_mul(4)).min();
+                let quickest = proven.map(|(_, peer)| peer.pace.round_trip_us().saturating_mul(4)).min();
                 let quickest = quickest.map(|us| GRACE.saturating_add(Duration::from_micros(us)));
                 quickest.map_or(STALL_UNPROVEN, |quickest| quickest.min(STALL_UNPROVEN))
             }
@@ -314,7 +314,7 @@ impl SyncMachine {
             if let Some(in_flight) = self.requests.get(id).filter(|in_flight| in_flight.is_for_data()) {
                 let (peer, took) = (in_flight.peer, self.now.saturating_since(in_flight.sent));
                 if let Some(known) = self.peers.get_mut(&peer) {
-                    known.took(took);
+                    known.pace.took(took);
                 }
                 if has(Bug::LoserBlamed) {
                     self.offence(peer, crate::command::Offence::Malformed);

@@ -280,7 +280,7 @@ impl SyncMachine {
             }
             Asked::Commits(_) | Asked::Blocks(_) => {
                 peer.in_flight = peer.in_flight.saturating_sub(1);
-                peer.brought(in_flight.received, took);
+                peer.pace.brought(in_flight.received, took);
             }
         }
         Some(in_flight)

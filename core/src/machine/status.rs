@@ -175,7 +175,7 @@ impl SyncMachine {
             checked: peer.link == Link::Checked,
             claim: peer.claim.map(|claim| (claim.highest, claim.lowest)),
             in_flight: peer.in_flight,
-            latency_us: peer.latency_us,
+            latency_us: peer.pace.known_latency_us(),
             served_commits: peer.served_commits,
             served_bytes: peer.served_bytes,
             timeouts: peer.timeouts,

@@ -9,7 +9,7 @@ fn at(seconds: u64) -> Timestamp {
 /// A peer that has delivered, in 100 ms.
 fn proven() -> Peer {
     let mut peer = Peer::new(Timestamp::ZERO, FIRST_LIMIT);
-    peer.answered(Duration::from_millis(100));
+    peer.pace.answered(Duration::from_millis(100));
     peer.delivered(CommitIndex::new(1));
     peer.succeeded(&Config::default());
     peer.served_bytes = 1;
@@ -66,17 +66,17 @@ fn the_pause_after_a_failure_is_short_again_or_passes_its_limit_after_many() {
 fn who_is_slow_at_sending_is_as_good_as_who_is_quick() {
     let sound = proven().cost(at(0));
     let mut quick = proven();
-    quick.brought(1_000_000, Duration::from_millis(100));
+    quick.pace.brought(1_000_000, Duration::from_millis(100));
     let mut slow = proven();
-    slow.brought(70_000, Duration::from_secs(1));
+    slow.pace.brought(70_000, Duration::from_secs(1));
     assert!(sound < quick.cost(at(0)), "what is not known costs nothing");
     assert!(slow.cost(at(0)) > 9 * quick.cost(at(0)), "{} and {}", slow.cost(at(0)), quick.cost(at(0)));
     // A small answer is a matter of the round trip.
     let before = slow.cost(at(0));
-    slow.brought(RATE_BYTES_MIN - 1, Duration::from_secs(100));
+    slow.pace.brought(pace::RATE_BYTES_MIN - 1, Duration::from_secs(100));
     assert_eq!(slow.cost(at(0)), before);
     // Of no time at all, and of no rate.
-    slow.brought(u64::MAX, Duration::ZERO);
+    slow.pace.brought(u64::MAX, Duration::ZERO);
     assert!(slow.cost(at(0)) > 0);
 }
 
@@ -85,7 +85,7 @@ fn a_peer_is_not_faster_than_one_that_crawls_or_is_faster_at_once() {
     let second = Duration::from_secs(1);
     let mut peer = proven();
     assert!(!peer.outpaces(70_000, second), "nothing is known of it");
-    peer.brought(1_000_000, second);
+    peer.pace.brought(1_000_000, second);
     assert!(peer.outpaces(70_000, second));
     assert!(!peer.outpaces(70_000, Duration::from_millis(400)), "it would not have answered sooner itself");
     assert!(

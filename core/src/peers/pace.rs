@@ -1,0 +1,84 @@
+//! How quick a peer is: integers, smoothed over its last answers.
+
+use crate::time::micros;
+use core::time::Duration;
+
+/// Round trip assumed of a peer that has not answered anything yet.
+const PRIOR_LATENCY: Duration = Duration::from_millis(200);
+/// How many times as fast a peer must be to be asked beside another one that is sending.
+const OUTPACED_FACTOR: u64 = 4;
+/// What is taken for the length of an answer to compare what peers take for it.
+const TYPICAL_BYTES: u64 = 64 * 1024;
+/// The fewest bytes of an answer that say how fast a peer is: of fewer the time is mostly the round trip.
+pub(super) const RATE_BYTES_MIN: u64 = 16 * 1024;
+
+/// How long it takes until a peer answers, and how fast it then is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Pace {
+    /// Time from a request for data to the first part of its answer.
+    latency_us: Option<u64>,
+    /// The same of answers that came: what a time-out costs makes no deadline longer.
+    round_trip_us: Option<u64>,
+    /// Bytes per second of its answers, from the request to their end.
+    rate: Option<u64>,
+}
+
+impl Pace {
+    /// Time to the first part of an answer, in microseconds, if it is known.
+    pub(crate) fn known_latency_us(&self) -> Option<u64> {
+        self.latency_us
+    }
+
+    /// The same, as far as it is known.
+    pub(crate) fn latency_us(&self) -> u64 {
+        self.latency_us.unwrap_or(micros(PRIOR_LATENCY)).max(1)
+    }
+
+    /// Time to the first part of an answer that comes, in microseconds, as far as it is known.
+    pub(crate) fn round_trip_us(&self) -> u64 {
+        self.round_trip_us.unwrap_or(micros(PRIOR_LATENCY)).max(1)
+    }
+
+    /// Time to the end of an answer, in microseconds. What is not known of it counts as no time.
+    pub(crate) fn answer_us(&self) -> u64 {
+        let transfer = self.rate.and_then(|rate| (TYPICAL_BYTES * 1_000_000).checked_div(rate));
+        self.latency_us().saturating_add(transfer.unwrap_or(0))
+    }
+
+    /// The first part of an answer came `after` the request.
+    pub(crate) fn answered(&mut self, after: Duration) {
+        self.round_trip_us = Some(smoothed(self.round_trip_us, micros(after)));
+        self.took(after);
+    }
+
+    /// It counts as having taken so long.
+    pub(crate) fn took(&mut self, time: Duration) {
+        self.latency_us = Some(smoothed(self.latency_us, micros(time)));
+    }
+
+    /// So many bytes of an answer have come in so long.
+    pub(crate) fn brought(&mut self, bytes: u64, took: Duration) {
+        if bytes >= RATE_BYTES_MIN {
+            self.rate = Some(smoothed(self.rate, per_second(bytes, took)));
+        }
+    }
+
+    /// Whether it is so much faster than one of whose answer so many bytes have come in so long, that what is lacking
+    /// would be here by now had it been asked.
+    pub(crate) fn outpaces(&self, received: u64, elapsed: Duration) -> bool {
+        let patient = Duration::from_micros(self.round_trip_us().saturating_mul(4));
+        let faster = |rate: u64| rate / OUTPACED_FACTOR > per_second(received, elapsed);
+        elapsed > patient && self.rate.is_some_and(faster)
+    }
+}
+
+/// Bytes per second, where so many came in so long.
+fn per_second(bytes: u64, time: Duration) -> u64 {
+    let per_second = bytes.saturating_mul(1_000_000).checked_div(micros(time));
+    per_second.unwrap_or(u64::MAX)
+}
+
+/// An average over the last samples: an eighth is the newest.
+fn smoothed(before: Option<u64>, sample: u64) -> u64 {
+    before.map_or(sample, |before| before.saturating_mul(7).saturating_add(sample) / 8).max(1)
+}
