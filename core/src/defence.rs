@@ -31,7 +31,7 @@ switches! {
     TotalDeadline,
     /// Who was overtaken is dearer than others (threats: 06).
     Overtaken,
-    /// For what a much faster peer would have brought by now, that is asked (threats: 06).
+    /// Where the head of line comes slowly from one peer, a much faster one is asked (threats: 06).
     Outpaced,
     /// An empty answer is a failure to deliver (threats: 07).
     EmptyAnswers,

@@ -19,6 +19,7 @@ use crate::{
 };
 use alloc::collections::BTreeMap;
 use core::time::Duration;
+pub(crate) use pace::Answer;
 use pace::Pace;
 
 /// Requests that a new peer may have in flight.
@@ -254,10 +255,9 @@ impl Peer {
         self.follow_rest_until = now.saturating_add(FOLLOW_REST.saturating_mul(factor));
     }
 
-    /// Whether it has shown itself to be so much faster than one of whose answer so many bytes have come in so long, that
-    /// what is lacking would be here by now had it been asked.
-    pub(crate) fn outpaces(&self, received: u64, elapsed: Duration) -> bool {
-        self.is_proven() && self.pace.outpaces(received, elapsed)
+    /// From when on it is so much faster than another peer that it is better asked itself.
+    pub(crate) fn outpaces_from(&self, answer: &Answer) -> Option<Timestamp> {
+        self.pace.outpaces_from(answer).filter(|_| self.is_proven())
     }
 
     /// Whether it has ever delivered what it was asked for.

@@ -180,8 +180,8 @@ fn draw_limits(input: &mut Unstructured<'_>) -> Result<Limits> {
 /// A number, now and then another one beside it.
 fn draw_near(input: &mut Unstructured<'_>, number: u32) -> Result<u32> {
     Ok(match input.int_in_range(0..=31u8)? {
-        0 => number - 1,
-        1 => number + 1,
+        0 => number.wrapping_sub(1),
+        1 => number.wrapping_add(1),
         2 => u32::MAX,
         3 => 0,
         _ => number,

@@ -334,6 +334,7 @@ impl SyncMachine {
             return self.waited_in_vain(id, in_flight, reason);
         }
         let claim = self.peers.get(&in_flight.peer).and_then(|peer| peer.claim);
+        self.second_refused(in_flight);
         match (reason, &in_flight.asked) {
             // The votes for a single commit may need more than the usual answer allows.
             (RefuseReason::TooLarge, Asked::Commits(asked)) if self.enlarge(asked) => {

@@ -1,6 +1,7 @@
 //! The head of line: the commit after the tip, for which everything behind it waits. Where nothing comes of what was
-//! asked for it, a second peer is asked for the same (scheduling: Deadlines, Hedging). Whichever answer comes first
-//! counts; the other request is given up, and its peer remembered as slow and not blamed.
+//! asked for it, or it comes much slower than from another peer, a second one is asked for the same (scheduling:
+//! Deadlines, Hedging). Whichever answer comes first counts; the other request is given up, and its peer remembered as
+//! slow and not blamed.
 //!
 //! Bounded: one such request at a time, and a tenth of all bytes beside a first answer.
 
@@ -15,7 +16,7 @@ use crate::{
     event::RequestId,
     ledger::Claimant,
     normal::Frame,
-    peers::Peer,
+    peers::{Answer, Peer},
     schedule::{BlocksWanted, CommitsWanted, Purpose},
     time::Timestamp,
     types::{CommitIndex, CommitRange, PeerId},
@@ -57,8 +58,10 @@ pub(super) struct Head {
 struct Awaited {
     /// Who has been asked.
     peer: PeerId,
-    /// For how long is waited for it.
+    /// For how long is waited for something to come of it.
     patience: Duration,
+    /// What has come of it, if anything.
+    answer: Option<Answer>,
     what: What,
 }
 
@@ -124,11 +127,27 @@ impl SyncMachine {
             self.head.since = self.now;
             return self.watch_second(index, second, awaited);
         }
-        let due = self.head.since.saturating_add(awaited.patience);
+        let stalled = self.head.since.saturating_add(awaited.patience);
+        let due = self.outpaced_from(index, &awaited).map_or(stalled, |outpaced| outpaced.min(stalled));
         if due > self.now {
             self.head.wake = Some(due);
         } else if self.second_is_affordable() {
-            self.ask_second(index, awaited);
+            self.ask_second(index, awaited, stalled > self.now);
+        }
+    }
+
+    /// A second peer that refuses is not asked again at once, whatever the reason: nothing would keep it from refusing as
+    /// often as there is a round trip.
+    pub(super) fn second_refused(&mut self, in_flight: &InFlight) {
+        let second = match &in_flight.asked {
+            Asked::Commits(asked) => asked.purpose == Purpose::Hedge,
+            Asked::Blocks(asked) => asked.hedge,
+            Asked::Chain | Asked::Availability | Asked::Push => false,
+        };
+        let (now, config) = (self.now, &self.config);
+        let known = self.peers.get_mut(&in_flight.peer).filter(|_| second);
+        if let Some((known, index)) = known.zip(self.tip.reference.index.next()) {
+            known.avoid(index, now, config);
         }
     }
 
@@ -137,7 +156,7 @@ impl SyncMachine {
         let Some(in_flight) = self.requests.get(second) else { return };
         let peer = in_flight.peer;
         let another = self.free_seconds(index, awaited.peer).any(|(id, _)| id != peer);
-        if !another || (in_flight.is_at_speed(self.now) && !self.is_outpaced(index, in_flight)) {
+        if !another || in_flight.is_at_speed(self.now) {
             return;
         }
         // Longer each time: where all are slow, it is our own link, and what is on its way is lost.
@@ -153,7 +172,7 @@ impl SyncMachine {
         if let Some(known) = self.peers.get_mut(&peer) {
             known.avoid(index, now, config);
         }
-        self.ask_second(index, awaited);
+        self.ask_second(index, awaited, false);
     }
 
     /// Whether a second request is within the share of all bytes that such requests may take.
@@ -172,7 +191,8 @@ impl SyncMachine {
             Span::Requested { request, .. } => {
                 let in_flight = self.requests.get(*request)?;
                 let patience = self.patience_with(index, in_flight);
-                Some(Awaited { peer: in_flight.peer, patience, what: What::Commits(range) })
+                let (peer, answer) = (in_flight.peer, in_flight.answer());
+                Some(Awaited { peer, patience, answer, what: What::Commits(range) })
             }
             Span::Certifying { .. } => None,
             Span::Certified(_) => {
@@ -184,7 +204,8 @@ impl SyncMachine {
                 let request = requests.min()?;
                 let in_flight = self.requests.get(request)?;
                 let patience = self.patience_with(index, in_flight);
-                Some(Awaited { peer: in_flight.peer, patience, what: What::Blocks(request) })
+                let (peer, answer) = (in_flight.peer, in_flight.answer());
+                Some(Awaited { peer, patience, answer, what: What::Blocks(request) })
             }
         }
     }
@@ -196,7 +217,6 @@ impl SyncMachine {
         let grace = Duration::from_micros(known.pace.round_trip_us().saturating_mul(2)).saturating_add(GRACE);
         let suspect = known.overtaken_at.is_some_and(|at| in_flight.sent <= at);
         match (suspect, in_flight.is_follow()) {
-            (_, false) if self.is_outpaced(index, in_flight) => Duration::ZERO,
             (true, _) => GRACE,
             (false, true) => grace.min(STALL),
             (false, false) if !known.is_proven() => {
@@ -210,13 +230,10 @@ impl SyncMachine {
         }
     }
 
-    /// Whether another peer that could be asked is so much faster that it is not worth while to wait.
-    fn is_outpaced(&self, index: CommitIndex, in_flight: &InFlight) -> bool {
-        let (received, elapsed) = (in_flight.received, self.now.saturating_since(in_flight.sent));
-        let stands = stands(Defence::Outpaced);
-        stands
-            && received > 0
-            && self.free_seconds(index, in_flight.peer).any(|(_, peer)| peer.outpaces(received, elapsed))
+    /// From when on another peer that could be asked is so much faster that it is not worth while to wait.
+    fn outpaced_from(&self, index: CommitIndex, awaited: &Awaited) -> Option<Timestamp> {
+        let answer = awaited.answer.filter(|_| stands(Defence::Outpaced))?;
+        self.free_seconds(index, awaited.peer).filter_map(|(_, peer)| peer.outpaces_from(&answer)).min()
     }
 
     /// Peers that can be asked beside `first`.
@@ -231,21 +248,27 @@ impl SyncMachine {
         self.seconds(index, first).filter(move |(_, peer)| peer.in_flight < most)
     }
 
-    fn ask_second(&mut self, index: CommitIndex, awaited: Awaited) {
-        let able = self.free_seconds(index, awaited.peer);
+    /// Where the first is only `slow`, one that outpaces it.
+    fn ask_second(&mut self, index: CommitIndex, awaited: Awaited, slow: bool) {
+        let outpaces = |peer: &Peer| {
+            awaited.answer.and_then(|answer| peer.outpaces_from(&answer)).is_some_and(|from| from <= self.now)
+        };
+        let able = self.free_seconds(index, awaited.peer).filter(|(_, peer)| !slow || outpaces(peer));
         let doubted = |peer: &Peer| !peer.can_serve(index, self.now);
         let best = able.min_by_key(|(id, peer)| (doubted(peer), peer.cost(self.now), *id));
         let Some(peer) = best.map(|(id, _)| id) else {
             return;
         };
-        let claimed =
-            self.peers.get(&peer).and_then(|known| known.claim).map_or(index, |claim| claim.highest);
+        let Some(known) = self.peers.get(&peer) else { return };
+        let claimed = known.claim.map_or(index, |claim| claim.highest);
+        let most = index.saturating_add(known.max_commits(u32::MAX).saturating_sub(1));
+        let max_blocks = known.max_blocks(self.now);
         let max_bytes = self.config.answer_bytes();
         let id = match awaited.what {
             What::Commits(range) => {
                 // Of whom more is claimed than is believed, all of it is asked.
                 let end = if claimed < index { range.end() } else { range.end().min(claimed) };
-                let Some(range) = CommitRange::new(index, end) else { return };
+                let Some(range) = CommitRange::new(index, end.min(most)) else { return };
                 let epoch = self.epoch_below(index);
                 let bytes = Self::commits_reservation(max_bytes);
                 if !self.committees.contains_key(&epoch) || !self.ledger.reserve(bytes, Claimant::Frontier) {
@@ -255,7 +278,8 @@ impl SyncMachine {
                 self.ask_commits(CommitsWanted { peer, range, max_bytes, purpose }, epoch)
             }
             What::Blocks(first) => {
-                let positions = self.still_awaited(first);
+                let mut positions = self.still_awaited(first);
+                positions.truncate(max_blocks);
                 if positions.is_empty() || !self.ledger.reserve(max_bytes, Claimant::Frontier) {
                     return;
                 }

@@ -7,7 +7,7 @@ use crate::{
     defence::{Defence, stands},
     event::RequestId,
     payload::Payload,
-    peers::{Link, PROGRESS_BYTES_PER_SECOND, Peer},
+    peers::{Answer, Link, PROGRESS_BYTES_PER_SECOND, Peer},
     request::{CommitInfoQuery, FetchBlocks, FetchCommits, Request},
     schedule::{BlocksWanted, CommitsWanted, Purpose},
     time::{Timestamp, micros},
@@ -97,6 +97,12 @@ impl InFlight {
         let least =
             micros(now.saturating_since(self.sent)).saturating_mul(PROGRESS_BYTES_PER_SECOND) / 1_000_000;
         self.received > 0 && self.received >= least
+    }
+
+    /// What has come of it, if anything.
+    pub(super) fn answer(&self) -> Option<Answer> {
+        let began = self.began.filter(|_| self.received > 0)?;
+        Some(Answer { sent: self.sent, began, received: self.received })
     }
 
     /// When it is over if nothing comes of it.

@@ -1,6 +1,6 @@
 //! How quick a peer is: integers, smoothed over its last answers.
 
-use crate::time::micros;
+use crate::time::{Timestamp, micros};
 use core::time::Duration;
 
 /// Round trip assumed of a peer that has not answered anything yet.
@@ -63,13 +63,23 @@ impl Pace {
         }
     }
 
-    /// Whether it is so much faster than one of whose answer so many bytes have come in so long, that what is lacking
-    /// would be here by now had it been asked.
-    pub(crate) fn outpaces(&self, received: u64, elapsed: Duration) -> bool {
-        let patient = Duration::from_micros(self.round_trip_us().saturating_mul(4));
-        let faster = |rate: u64| rate / OUTPACED_FACTOR > per_second(received, elapsed);
-        elapsed > patient && self.rate.is_some_and(faster)
+    /// From when on it outpaces another peer, if nothing more comes from that: asked together with it, it would have sent
+    /// something by then, and it is four times as fast as what has come until then, so far since the other's answer began.
+    pub(crate) fn outpaces_from(&self, answer: &Answer) -> Option<Timestamp> {
+        let a_quarter = self.rate? / OUTPACED_FACTOR;
+        let fed = Duration::from_micros(answer.received.saturating_mul(1_000_000).checked_div(a_quarter)?);
+        let round_trips = Duration::from_micros(self.round_trip_us().saturating_mul(4));
+        Some(answer.sent.saturating_add(round_trips).max(answer.began.saturating_add(fed)))
     }
+}
+
+/// What has come of a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    /// When it was sent, and when the first part came.
+    pub(crate) sent: Timestamp,
+    pub(crate) began: Timestamp,
+    pub(crate) received: u64,
 }
 
 /// Bytes per second, where so many came in so long.

@@ -82,19 +82,17 @@ fn who_is_slow_at_sending_is_as_good_as_who_is_quick() {
 
 #[test]
 fn a_peer_is_not_faster_than_one_that_crawls_or_is_faster_at_once() {
-    let second = Duration::from_secs(1);
+    let answer = |received| Answer { sent: at(10), began: at(11), received };
+    let after = |start: Timestamp, ms| Some(start.saturating_add(Duration::from_millis(ms)));
     let mut peer = proven();
-    assert!(!peer.outpaces(70_000, second), "nothing is known of it");
-    peer.pace.brought(1_000_000, second);
-    assert!(peer.outpaces(70_000, second));
-    assert!(!peer.outpaces(70_000, Duration::from_millis(400)), "it would not have answered sooner itself");
-    assert!(
-        peer.outpaces(249_999, second) && !peer.outpaces(250_000, second),
-        "four times as fast, and no less"
-    );
-    peer.delivered = CommitIndex::GENESIS;
-    peer.served_bytes = 0;
-    assert!(!peer.outpaces(70_000, second), "it has not delivered anything good");
+    assert_eq!(peer.outpaces_from(&answer(70_000)), None, "nothing is known of it");
+    peer.pace.brought(1_000_000, Duration::from_secs(1));
+    assert_eq!(peer.outpaces_from(&answer(125_000)), after(at(11), 500), "four times as fast, and no less");
+    let sent = Answer { began: at(10), ..answer(1) };
+    assert_eq!(peer.outpaces_from(&sent), after(at(10), 400), "it would not have answered sooner itself");
+    assert!(peer.outpaces_from(&answer(u64::MAX)).is_some());
+    (peer.delivered, peer.served_bytes) = (CommitIndex::GENESIS, 0);
+    assert_eq!(peer.outpaces_from(&answer(70_000)), None, "it has not delivered anything good");
 }
 
 #[test]

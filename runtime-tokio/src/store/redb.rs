@@ -10,8 +10,8 @@ use super::{
 };
 use overlay::Overlay;
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, StorageError,
-    TableError,
+    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadOnlyTable, ReadTransaction, ReadableDatabase,
+    StorageError, TableError, TransactionError,
 };
 use soma_sync_core::{
     command::Batch,
@@ -69,7 +69,7 @@ pub struct RedbStore {
     opener: Opener,
     read_only: bool,
     /// `None` after reopening failed.
-    database: RwLock<Option<Database>>,
+    database: RwLock<Option<Handle>>,
     /// Whether a write failed. Writes wait for one another here.
     failed: Mutex<bool>,
     /// Some of the committees that were read.
@@ -77,7 +77,24 @@ pub struct RedbStore {
 }
 
 /// Opens the database anew, each time in the same way.
-pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+pub(super) type Opener = Box<dyn Fn() -> Result<Handle, DatabaseError> + Send + Sync>;
+
+/// The open database.
+pub(super) enum Handle {
+    /// In its file, or over it.
+    Database(Database),
+    /// One that cannot write, not even when it is closed.
+    ReadOnly(ReadOnlyDatabase),
+}
+
+impl Handle {
+    fn begin_read(&self) -> Result<ReadTransaction, TransactionError> {
+        match self {
+            Self::Database(database) => database.begin_read(),
+            Self::ReadOnly(database) => database.begin_read(),
+        }
+    }
+}
 
 impl fmt::Debug for RedbStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,7 +130,8 @@ impl RedbStore {
             create(directory, &path, genesis)?;
         }
         let file = path.clone();
-        let opener: Opener = Box::new(move || builder(options, fs::metadata(&file)?.len()).open(&file));
+        let opener: Opener =
+            Box::new(move || builder(options, fs::metadata(&file)?.len()).open(&file).map(Handle::Database));
         let database = open_database(&path, &opener)?;
         Self::new(path, database, opener, genesis.map(Committee::chain_id), false)
     }
@@ -131,8 +149,17 @@ impl RedbStore {
         }
         let file = path.clone();
         let opener: Opener = Box::new(move || {
-            let overlay = Overlay::open(&file)?;
-            builder(options, fs::metadata(&file)?.len()).create_with_backend(overlay)
+            let file_bytes = fs::metadata(&file)?.len();
+            let builder = builder(options, file_bytes);
+            if file_bytes > options.check_up_to_bytes {
+                // What is not checked had better not be written to, not even in memory.
+                match builder.open_read_only(&file) {
+                    // Its last process was killed.
+                    Err(DatabaseError::RepairAborted) => {}
+                    other => return other.map(Handle::ReadOnly),
+                }
+            }
+            builder.create_with_backend(Overlay::open(&file)?).map(Handle::Database)
         });
         let database = open_database(&path, &opener)?;
         Self::new(path, database, opener, None, true)
@@ -140,7 +167,7 @@ impl RedbStore {
 
     fn new(
         path: PathBuf,
-        database: Database,
+        database: Handle,
         opener: Opener,
         expected: Option<ChainId>,
         read_only: bool,
@@ -163,7 +190,7 @@ impl RedbStore {
     }
 
     /// Runs `f` with the database; a panic within is damage.
-    fn with_database<T>(&self, f: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn with_database<T>(&self, f: impl FnOnce(&Handle) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or(StoreError::Failed)?;
         guarded(&self.path, || f(database))
@@ -183,7 +210,10 @@ impl RedbStore {
         if *failed {
             return Err(StoreError::Failed);
         }
-        let result = self.with_database(write);
+        let result = self.with_database(|database| match database {
+            Handle::Database(database) => write(database),
+            Handle::ReadOnly(_) => Err(StoreError::ReadOnly { path: self.path.clone() }),
+        });
         *failed = result.is_err();
         result
     }
@@ -363,14 +393,17 @@ pub(super) fn builder(options: RedbOptions, file_bytes: u64) -> Builder {
 
 /// Closes the database. Every batch that was stored is on disk already, so a failure loses nothing but time at the
 /// next opening.
-fn close(path: &Path, database: Option<Database>) {
-    let closed = guarded(path, || database.map_or(Ok(()), |database| database.close().map_err(fault)));
+fn close(path: &Path, database: Option<Handle>) {
+    let closed = guarded(path, || match database {
+        Some(Handle::Database(database)) => database.close().map_err(fault),
+        Some(Handle::ReadOnly(_)) | None => Ok(()),
+    });
     if let Err(error) = closed {
         tracing::warn!(%error, "the store did not close cleanly");
     }
 }
 
-fn open_database(path: &Path, opener: &Opener) -> Result<Database, StoreError> {
+fn open_database(path: &Path, opener: &Opener) -> Result<Handle, StoreError> {
     guarded(path, || {
         let database = opener().map_err(|error| open_error(path, error))?;
         check_version(path, &database)?;
@@ -392,7 +425,7 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-fn check_version(path: &Path, database: &Database) -> Result<(), StoreError> {
+fn check_version(path: &Path, database: &Handle) -> Result<(), StoreError> {
     let foreign = |reason: String| StoreError::Foreign { path: path.to_owned(), reason };
     let transaction = database.begin_read().map_err(fault)?;
     let meta = transaction.open_table(META).map_err(|error| match error {
@@ -407,7 +440,7 @@ fn check_version(path: &Path, database: &Database) -> Result<(), StoreError> {
 }
 
 /// The chain that the store holds, which must be the expected one where there is one.
-fn check_chain(path: &Path, database: &Database, expected: Option<ChainId>) -> Result<ChainId, StoreError> {
+fn check_chain(path: &Path, database: &Handle, expected: Option<ChainId>) -> Result<ChainId, StoreError> {
     let found = guarded(path, || Ok(read_state(&database.begin_read().map_err(fault)?)?.chain_id))?;
     match expected.filter(|expected| *expected != found) {
         Some(expected) => Err(StoreError::OtherChain { path: path.to_owned(), expected, found }),
@@ -435,7 +468,7 @@ fn create(directory: &Path, path: &Path, genesis: &Committee) -> Result<(), Stor
         return Ok(());
     }
     fs::rename(&new, path).map_err(|error| io_error(path, &error))?;
-    close(path, Some(database));
+    close(path, Some(Handle::Database(database)));
     sync_directory(directory)
 }
 
@@ -443,8 +476,8 @@ fn create(directory: &Path, path: &Path, genesis: &Committee) -> Result<(), Stor
 #[cfg(test)]
 pub(super) fn open_on(path: PathBuf, opener: Opener, genesis: &Committee) -> Result<RedbStore, StoreError> {
     let database = opener().map_err(|error| open_error(&path, error))?;
-    if check_version(&path, &database).is_err() {
-        write::initialize(&database, genesis)?;
+    if let (Err(_), Handle::Database(database)) = (check_version(&path, &database), &database) {
+        write::initialize(database, genesis)?;
     }
     RedbStore::new(path, database, opener, Some(genesis.chain_id()), false)
 }

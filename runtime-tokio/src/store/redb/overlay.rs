@@ -22,8 +22,10 @@ pub(super) struct Overlay {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
+    /// Whether the file's length was looked at: it is once it is locked, when it is first needed.
+    begun: bool,
     len: u64,
     /// Up to here the file says what is not in `written`; after it are zeros.
     file_len: u64,
@@ -33,13 +35,16 @@ struct State {
 
 impl Overlay {
     pub(super) fn open(path: &Path) -> Result<Self, redb::DatabaseError> {
-        let file = FileBackend::new(File::open(path)?)?;
-        let len = file.len()?;
-        Ok(Self { file, state: Mutex::new(State { len, file_len: len, written: BTreeMap::new() }) })
+        Ok(Self { file: FileBackend::new(File::open(path)?)?, state: Mutex::default() })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.begun {
+            let len = self.file.len()?;
+            (state.begun, state.len, state.file_len) = (true, len, len);
+        }
+        Ok(state)
     }
 }
 
@@ -78,11 +83,11 @@ fn to_usize(within: u64) -> usize {
 
 impl StorageBackend for Overlay {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.state().len)
+        Ok(self.state()?.len)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state();
+        let state = self.state()?;
         if offset.checked_add(out.len() as u64).is_none_or(|end| end > state.len) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -90,7 +95,7 @@ impl StorageBackend for Overlay {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let state = &mut *self.state();
+        let state = &mut *self.state()?;
         state.len = len;
         state.file_len = state.file_len.min(len);
         state.written.split_off(&len.div_ceil(BLOCK as u64));
@@ -106,7 +111,7 @@ impl StorageBackend for Overlay {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let state = &mut *self.state();
+        let state = &mut *self.state()?;
         let mut rest = data;
         for (number, at, len) in blocks(offset, data.len()) {
             let (now, later) = rest.split_at(len);

@@ -89,7 +89,8 @@ impl Disk {
         durable::open_on(
             PathBuf::from("disk"),
             Box::new(move || {
-                durable::builder(RedbOptions::default(), u64::MAX).create_with_backend(disk.clone())
+                let builder = durable::builder(RedbOptions::default(), u64::MAX);
+                builder.create_with_backend(disk.clone()).map(durable::Handle::Database)
             }),
             genesis,
         )

@@ -179,8 +179,8 @@ fn a_store_that_is_only_read_is_written_or_keeps_other_readers_out() {
     fs::copy(store.path(), killed.path().join(FILE_NAME)).expect("a copy");
     drop(store);
     for directory in [&directory, &killed] {
-        let store = RedbStore::open_read_only(directory.path(), RedbOptions::default()).expect("a store");
         let before = fs::read(directory.path().join(FILE_NAME)).expect("the file");
+        let store = RedbStore::open_read_only(directory.path(), RedbOptions::default()).expect("a store");
         let other =
             RedbStore::open_read_only(directory.path(), RedbOptions::default()).expect("two may read");
         chain.commits[..3].iter().for_each(|made| assert_stored(&store, made));
