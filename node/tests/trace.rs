@@ -250,8 +250,8 @@ fn what_was_not_asked_for_is_shown() {
     let all = lines("");
     assert!(all.len() > 60, "{}", all.len());
     assert_eq!(all.last().map(String::as_str), Some("the trace ends: the machine halted"));
-    // The second server's id begins with seven zero bytes and a 3.
-    let of_peer = lines("--peer 0000000000000003");
+    // The second server's id begins with three zero bytes and a 3.
+    let of_peer = lines("--peer 00000003");
     assert!(of_peer.len() > 5 && of_peer.len() < all.len(), "{}", of_peer.len());
     assert_eq!(lines("--peer ffff").len(), 1);
     let of_commit = lines("--index 12");
