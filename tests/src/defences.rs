@@ -112,11 +112,11 @@ pub const HELD: &[Held] = &[
         ],
     ),
     held(
-        "06, 29",
+        "06",
         Defence::Outpaced,
         &[
             "threat_06_peers_just_above_the_threshold_hold_the_head_of_line",
-            "threat_29_one_honest_peer_among_hostile_ones_is_not_enough",
+            "threat_06_who_was_overtaken_is_asked_as_often_as_others",
         ],
     ),
     held("07", Defence::EmptyAnswers, &["threat_07_empty_answers_keep_a_claim_alive"]),

@@ -119,7 +119,6 @@ fn threat_22_a_link_of_ours_that_was_down_costs_peers_their_standing() {
     scene.pass(2 * MINUTE);
     scene.world.isolate(client, false);
     let took = scene.reach(5 * MINUTE);
-
     assert!(took <= 8 * SECOND, "{took:?}, and {:?} undisturbed", honest_time(&lab, small(), 4));
 }
 
