@@ -306,7 +306,9 @@ impl SyncMachine {
         // What comes to light of a peer while it is banned is of the time before: one ban is for all of that.
         let known = self.peers.get_mut(&peer).filter(|known| known.banned_until() <= now);
         let Some(ban) = known.map(|known| known.offended(offence, now, config)) else { return };
+        // Nothing is sent to it any more, though its connection may live for a moment.
         self.abandon_requests_to(peer, true);
+        self.gone(peer);
         self.push(Command::Disconnect { peer, offence, ban });
     }
 
@@ -333,13 +335,18 @@ impl SyncMachine {
     }
 
     fn peer_disconnected(&mut self, peer: PeerId) {
+        self.abandon_requests_to(peer, false);
+        self.gone(peer);
+    }
+
+    /// Keeps of a peer only what is remembered of those who are not connected.
+    fn gone(&mut self, peer: PeerId) {
         let now = self.now;
         if let Some(known) = self.peers.get_mut(&peer) {
             known.link = Link::Down;
             known.claim = None;
             known.seen = now;
         }
-        self.abandon_requests_to(peer, false);
         self.refuse_waiting(peer);
     }
 

@@ -36,6 +36,8 @@ struct Subject {
     machine: SyncMachine,
     twin: SyncMachine,
     now: Timestamp,
+    /// Peers that requests may be sent to.
+    connected: BTreeSet<PeerId>,
     requests: BTreeMap<RequestId, Request>,
     /// Those of them that have had a message.
     answered: BTreeSet<RequestId>,
@@ -190,6 +192,7 @@ impl Subject {
             now: Timestamp::ZERO,
             requests: BTreeMap::new(),
             answered: BTreeSet::new(),
+            connected: BTreeSet::new(),
             jobs: BTreeMap::new(),
             batches: Vec::new(),
             serving: Vec::new(),
@@ -224,6 +227,8 @@ impl Subject {
         match &event {
             Event::StoreFailed { .. } => self.store_failed = true,
             Event::StoreReopened { .. } => self.store_failed = false,
+            Event::PeerConnected { peer } => _ = self.connected.insert(*peer),
+            Event::PeerDisconnected { peer } => _ = self.connected.remove(peer),
             _ => {}
         }
         if self.log.capacity() > 0 {
@@ -359,7 +364,8 @@ impl Subject {
     /// Notes what a command asks for, so that later events can complete it.
     fn note(&mut self, command: Command) {
         match command {
-            Command::SendRequest { id, request, .. } => {
+            Command::SendRequest { id, peer, request, .. } => {
+                assert!(self.connected.contains(&peer), "a request to a peer that is not connected");
                 if let Request::Push { index } = request {
                     self.announced(index);
                 }
@@ -379,10 +385,10 @@ impl Subject {
             Command::Respond { response: ResponsePart::Availability { highest, .. }, .. } => {
                 self.announced(highest);
             }
+            Command::Disconnect { peer, .. } => _ = self.connected.remove(&peer),
             Command::CancelRequest { .. }
             | Command::Respond { .. }
             | Command::Refuse { .. }
-            | Command::Disconnect { .. }
             | Command::Notify(_) => {}
         }
     }

@@ -6,14 +6,15 @@ use soma_sync_core::{
     command::{BatchId, Command},
     event::{Event, JobId},
     request::{Request, ResponsePart},
-    types::CommitIndex,
+    types::{CommitIndex, PeerId},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Looks on while a machine is told events, and says what it breaks: what the machine itself says must hold between any
 /// two of them ([`SyncMachine::check_invariants`]), that commits are handed to storage in order, and to consumers in
-/// order, each once, and not before storage has them, that peers are told of nothing that cannot be certified, that workers
-/// have no more jobs than they may, and that no timer is in the past.
+/// order, each once, and not before storage has them, that peers are told of nothing that cannot be certified, that nothing
+/// is sent to who is not connected or was thrown out, that workers have no more jobs than they may, and that no timer is in
+/// the past.
 #[derive(Clone, Debug)]
 pub struct Judge {
     /// When the last event was.
@@ -24,6 +25,8 @@ pub struct Judge {
     batches: BTreeMap<BatchId, CommitIndex>,
     /// The last commit that storage was handed.
     handed: CommitIndex,
+    /// Peers that requests may be sent to.
+    connected: BTreeSet<PeerId>,
     /// Jobs that workers have, and how many they may have.
     jobs: BTreeSet<JobId>,
     most_jobs: u32,
@@ -43,6 +46,7 @@ impl Judge {
             durable: tip,
             batches: BTreeMap::new(),
             handed: tip,
+            connected: BTreeSet::new(),
             jobs: BTreeSet::new(),
             most_jobs: header.config.max_verify_jobs,
             broadcast: tip,
@@ -84,12 +88,12 @@ impl Watch for Judge {
                 self.batches.clear();
             }
             Event::Verified { id, .. } => _ = self.jobs.remove(id),
+            Event::PeerConnected { peer } => _ = self.connected.insert(*peer),
+            Event::PeerDisconnected { peer } => _ = self.connected.remove(peer),
             Event::Tick
             | Event::CommitObserved { .. }
             | Event::VotesObserved { .. }
             | Event::CommitteeKnown { .. }
-            | Event::PeerConnected { .. }
-            | Event::PeerDisconnected { .. }
             | Event::RequestReceived { .. }
             | Event::ResponsePart { .. }
             | Event::RequestFinished { .. }
@@ -101,7 +105,13 @@ impl Watch for Judge {
     }
 
     fn command(&mut self, command: &Command) {
+        if let Command::SendRequest { peer, .. } = command
+            && !self.connected.contains(peer)
+        {
+            self.broken = Some("a request is sent to a peer that is not connected");
+        }
         match command {
+            Command::Disconnect { peer, .. } => _ = self.connected.remove(peer),
             Command::StoreBatch { batch } => {
                 for commit in &batch.commits {
                     let index = commit.reference.index;
@@ -136,7 +146,6 @@ impl Watch for Judge {
             | Command::Respond { .. }
             | Command::Refuse { .. }
             | Command::Serve { .. }
-            | Command::Disconnect { .. }
             | Command::Notify(_) => {}
         }
     }
