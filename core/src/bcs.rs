@@ -285,6 +285,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     fn length_of(bytes: &[u8]) -> Result<u32, DecodeError> {
         let mut cursor = Cursor::new(bytes);
@@ -325,6 +326,16 @@ mod tests {
         assert_eq!(length_of(&[0x80, 0x80, 0x80, 0x80, 0x80, 1]), Err(DecodeError::LengthOverflow));
         assert_eq!(length_of(&[0x80]), Err(DecodeError::UnexpectedEnd));
         assert_eq!(length_of(&[1, 2]), Err(DecodeError::Trailing { left: 1 }));
+    }
+
+    #[test]
+    fn a_refusal_does_not_say_what_there_is_too_much_of() {
+        let refused = [Items::Ancestors, Items::Transactions, Items::Votes, Items::Blocks]
+            .map(|items| DecodeError::TooMany { items, count: 3, max: 2 }.to_string());
+        let named = ["ancestors", "transactions", "commit votes", "blocks"];
+        for (refused, named) in refused.iter().zip(named) {
+            assert!(refused.contains(&alloc::format!("3 {named}")), "{refused}");
+        }
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! An authority's index is its position after sorting by name; stakes sum to [`TOTAL_STAKE`] and a quorum is
 //! [`QUORUM_STAKE`], whatever the committee's size (formats: Committees).
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use crate::{
     bcs::{Cursor, DecodeError, Writer},
     block::{Block, SIGNING_MESSAGE_BYTES, intent_message},

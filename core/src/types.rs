@@ -236,3 +236,26 @@ impl fmt::Display for CommitRange {
         write!(f, "{}..={}", self.start, self.end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn what_people_read_does_not_name_the_commit_or_block() {
+        let commit = CommitRef { index: CommitIndex::new(7), digest: CommitDigest::new([0xab; 32]) };
+        let digest = "ab".repeat(4);
+        assert_eq!(commit.to_string(), alloc::format!("commit 7 {digest}"));
+        let range = CommitRange::new(CommitIndex::new(7), CommitIndex::new(9)).expect("a range");
+        assert_eq!(range.to_string(), "7..=9");
+        let block = BlockRef {
+            round: Round::new(5),
+            author: AuthorityIndex::new(2),
+            digest: BlockDigest::new([0xcd; 32]),
+            epoch: Epoch::new(1),
+        };
+        let digest = "cd".repeat(4);
+        assert_eq!(block.to_string(), alloc::format!("block {digest} (round 5, author 2, epoch 1)"));
+    }
+}

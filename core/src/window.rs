@@ -232,12 +232,10 @@ impl Window {
         self.body(index)?.slots.get(slot)
     }
 
+    /// The span that would hold the certified commit at `index`, and where: there may be none.
     fn certified_mut(&mut self, index: CommitIndex) -> Option<(&mut Certified, usize)> {
         match self.spans.range_mut(..=index).next_back()? {
-            (start, Span::Certified(certified)) => {
-                let position = offset(*start, index)?;
-                (position < certified.bodies.len()).then_some((certified, position))
-            }
+            (start, Span::Certified(certified)) => Some((certified, offset(*start, index)?)),
             (_, Span::Requested { .. } | Span::Certifying { .. }) => None,
         }
     }
@@ -486,7 +484,7 @@ impl Window {
             let Span::Certified(certified) = span else { continue };
             let last = last_of(*first, certified.bodies.len());
             let below = start.previous().map_or(last, |below| below.min(last));
-            let Some(at) = offset(*first, below).filter(|at| *at < certified.bodies.len()) else { continue };
+            let Some(at) = offset(*first, below) else { continue };
             let mut bodies = certified.bodies.iter().take(at.saturating_add(1));
             proven = proven && nearest.next() == Some(*first) && bodies.all(Body::is_complete);
             nearest = below;

@@ -79,8 +79,13 @@ fn an_answer_of_the_wrong_size_is_refused_before_it_is_decoded() {
     assert_eq!(refused(job), CertifyError::TooManyCommits { count: 4, max: 3 });
 
     let mut job = certify_job(&commits());
-    job.certifiers = vec![garbage; 9];
+    job.certifiers = vec![garbage.clone(); 9];
     assert_eq!(refused(job), CertifyError::TooManyCertifiers { count: 9, max: 8 });
+
+    // Two an authority are none too many: three good votes beside five bad ones are a quorum.
+    let mut job = certify_job(&commits());
+    job.certifiers.resize(8, garbage);
+    assert_eq!(certified(job).bad_certifiers, 5);
 }
 
 #[test]

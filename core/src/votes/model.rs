@@ -2,43 +2,14 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a model that overflows fails its test")]
 
 use super::*;
-use crate::{
-    committee::{Authority, AuthorityName, NetworkMetadata, ValidatorSet},
-    config::Limits,
-    types::Stake,
-};
-use alloc::{string::String, vec, vec::Vec};
+use crate::committee::tests::committee;
+use alloc::{vec, vec::Vec};
 use proptest::prelude::*;
 
 /// How many commits are waited on, so few that there are often more.
 const LOOK_AHEAD: u32 = 3;
 const AUTHORITIES: u8 = 4;
 const VOTERS_OF_A_QUORUM: usize = 3;
-
-/// The encoding of the curve's base point.
-const KEY: [u8; 32] = {
-    let mut key = [0x66; 32];
-    key[0] = 0x58;
-    key
-};
-
-fn committee() -> Arc<Committee> {
-    let member = |number: u8| Authority {
-        name: AuthorityName::new([number; 96]),
-        stake: Stake::new(10_000 / u64::from(AUTHORITIES)),
-        metadata: NetworkMetadata {
-            consensus_address: String::new(),
-            network_address: String::new(),
-            primary_address: String::new(),
-            protocol_key: KEY,
-            network_key: KEY,
-            authority_key: [0; 96],
-            hostname: String::new(),
-        },
-    };
-    let set = ValidatorSet { authorities: (0..AUTHORITIES).map(member).collect() };
-    Arc::new(Committee::new(Epoch::ZERO, set, &Limits::default()).expect("a committee"))
-}
 
 /// A commit of an index; there are two of each.
 type Name = (u32, u8);
@@ -114,7 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn the_book_says_other_than_what_was_voted_for(steps in proptest::collection::vec(step(), 1..120)) {
-        let committee = committee();
+        let committee = committee(0, AUTHORITIES);
         let mut plain = Plain::default();
         let mut book = VoteBook::new(commit(plain.certifiable), LOOK_AHEAD);
         for step in steps {
@@ -146,7 +117,7 @@ proptest! {
 
 #[test]
 fn a_book_that_is_wrong_passes_for_a_right_one() {
-    let committee = committee();
+    let committee = committee(0, AUTHORITIES);
     let full = || {
         let mut book = VoteBook::new(commit((4, 1)), LOOK_AHEAD);
         (5..8).for_each(|index| book.wait_on(commit((index, 1)), &committee));

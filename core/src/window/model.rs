@@ -7,8 +7,9 @@
 
 use super::{Body, Slot, Span, Window};
 use crate::{
+    committee::InvalidNextCommittee,
     event::{JobId, RequestId},
-    job::{CheckedBlock, CommitHeader},
+    job::{CheckedBlock, CommitHeader, EpochEnd},
     ledger::{BufferId, Claimant, Ledger},
     payload::Payload,
     types::{
@@ -280,20 +281,30 @@ fn block(index: u32, slot: u32) -> BlockRef {
     BlockRef { round: Round::new(index), author: AuthorityIndex::new(slot), digest, epoch: epoch(index) }
 }
 
-fn slot(index: u32, at: usize, to: At, buffer: BufferId) -> Slot {
-    let checked = || CheckedBlock {
+fn checked(index: u32, at: usize) -> CheckedBlock {
+    CheckedBlock {
         reference: block(index, at as u32),
         votes: Vec::new(),
         epoch_end: None,
         payload: Payload::absent(1, 0),
-    };
+    }
+}
+
+fn slot(index: u32, at: usize, to: At, buffer: BufferId) -> Slot {
     match to {
         At::Missing => Slot::Missing,
         At::Requested(name) => Slot::Requested(RequestId::new(name)),
         At::Checking(name) => Slot::Checking(JobId::new(name)),
-        At::Held => Slot::Held(Box::new((Verified::new(checked()), buffer))),
+        At::Held => Slot::Held(Box::new((Verified::new(checked(index, at)), buffer))),
         At::Staged => Slot::Staged,
     }
+}
+
+/// Any buffer: the window does not look at which it is.
+fn buffer() -> BufferId {
+    let mut ledger = Ledger::new(1, 0);
+    assert!(ledger.reserve(1, Claimant::Frontier));
+    ledger.hold(1, 1).unwrap()
 }
 
 impl Real {
@@ -321,9 +332,7 @@ impl StateMachineTest for Real {
     type Reference = Model;
 
     fn init_test(_: &Model) -> Self {
-        let mut ledger = Ledger::new(1, 0);
-        assert!(ledger.reserve(1, Claimant::Frontier));
-        Self { window: Window::default(), tip: 0, next: 0, buffer: ledger.hold(1, 1).unwrap() }
+        Self { window: Window::default(), tip: 0, next: 0, buffer: buffer() }
     }
 
     fn apply(mut real: Self, _: &Model, operation: Operation) -> Self {
@@ -465,4 +474,23 @@ prop_state_machine! {
 
     #[test]
     fn the_window_says_other_than_where_each_commit_and_block_is(sequential 1..80 => Real);
+}
+
+#[test]
+fn an_epochs_end_is_not_that_of_the_first_block_that_says_one() {
+    let buffer = buffer();
+    let held = |at: usize| {
+        let end = EpochEnd::Invalid(InvalidNextCommittee::Empty);
+        let block = CheckedBlock { epoch_end: Some(end), ..checked(1, at) };
+        Slot::Held(Box::new((Verified::new(block), buffer)))
+    };
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
+        let mut body = Body::new(header(1), None, buffer);
+        let mut first = BLOCKS;
+        for at in order {
+            body.set(at, held(at));
+            first = first.min(at);
+            assert_eq!(body.epoch_end().map(|(block, _)| block), Some(block(1, first as u32)));
+        }
+    }
 }
