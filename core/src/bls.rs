@@ -13,7 +13,7 @@
 
 use crate::{
     block::{EndOfEpochData, EndOfEpochError, SIGNING_MESSAGE_BYTES},
-    committee::{Committee, QUORUM_STAKE},
+    committee::{Committee, InvalidNextCommittee, QUORUM_STAKE},
     types::AuthorityIndex,
 };
 use alloc::vec::Vec;
@@ -32,8 +32,11 @@ const MAX_CHOICES: u32 = 100_000;
 type Message = [u8; SIGNING_MESSAGE_BYTES];
 
 /// Whether 96 bytes are a point of the group that keys are in, and not the neutral one.
-pub(crate) fn is_key(bytes: &[u8; 96]) -> bool {
-    PublicKey::key_validate(bytes).is_ok()
+pub(crate) fn check_key(bytes: &[u8; 96], authority: AuthorityIndex) -> Result<(), InvalidNextCommittee> {
+    match PublicKey::key_validate(bytes) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(InvalidNextCommittee::AuthorityKey { authority }),
+    }
 }
 
 /// The signatures in end-of-epoch data of a block by `author`. `others` are the authors of its ancestors, each once,

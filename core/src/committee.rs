@@ -336,9 +336,7 @@ fn check_keys(authorities: &[Authority]) -> Result<(), InvalidNextCommittee> {
             return Err(InvalidNextCommittee::Key { authority: index });
         }
         #[cfg(feature = "bls")]
-        if !crate::bls::is_key(&authority.metadata.authority_key) {
-            return Err(InvalidNextCommittee::AuthorityKey { authority: index });
-        }
+        crate::bls::check_key(&authority.metadata.authority_key, index)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let ordinary = std::env::args().nth(1).is_some_and(|which| which == "ordinary");
-    let scopes = if ordinary { Scope::ordinary() } else { Scope::full() };
+    let scopes = if ordinary { Scope::ordinary().to_vec() } else { Scope::full().to_vec() };
     let mut reports = Vec::new();
     for scope in scopes {
         println!("{scope:?}");

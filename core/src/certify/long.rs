@@ -76,10 +76,6 @@ impl CommitDigests {
         let index = self.after.index.saturating_add(count);
         self.digests.last().map_or(self.after, |digest| CommitRef { index, digest: *digest })
     }
-    /// Whether nothing was pushed.
-    pub const fn is_empty(&self) -> bool {
-        self.digests.is_empty()
-    }
 
     /// Takes the next commit.
     ///
