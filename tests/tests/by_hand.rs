@@ -449,3 +449,16 @@ fn what_follows_an_epochs_end_that_is_not_stored_yet_is_held_against_the_committ
     let Job::Certify(job) = job else { panic!("{job:?}") };
     assert_eq!(job.committee.epoch(), next_epoch());
 }
+
+/// A store in which an epoch has ended, and nobody knows the next committee yet: then the embedder supplies it.
+#[test]
+fn a_committee_that_is_supplied_after_the_epochs_end_is_not_stored() {
+    let start = start_at(4);
+    let tip = Tip { ends_epoch: true, ..start.tip };
+    let mut hand = Hand::new(Config::default(), Start { tip, ..start });
+    let committee = Arc::new(Committee::new(next_epoch(), validators(), &Limits::default()).unwrap());
+    let batches = hand.store(Event::CommitteeKnown { committee: committee.clone() });
+    let committees: Vec<_> = batches.iter().flat_map(|batch| &batch.committees).collect();
+    assert_eq!(committees, [&committee]);
+    assert!(hand.store(Event::CommitteeKnown { committee }).is_empty(), "it is stored again");
+}

@@ -188,13 +188,13 @@ impl SyncMachine {
         if let (Some(start), Some(known)) = (lacks, self.peers.get_mut(&peer)) {
             known.avoid(start, now, config);
         }
+        self.window.forget_slots(&matched.lacking, &Slot::Requested(id));
         // What came from elsewhere meanwhile, or is given up, needs no check.
         let matched = matched.retain(|index, slot| match self.window.slot(index, slot) {
             Some(Slot::Requested(of)) => hedge || *of == id,
             Some(Slot::Missing) => hedge,
             Some(Slot::Checking(_) | Slot::Held(_) | Slot::Staged) | None => false,
         });
-        self.window.forget_slots(&matched.lacking, &Slot::Requested(id));
         if let Some(buffer) = self.ledger.hold(bytes, matched.blocks.len()) {
             self.check(peer, buffer, matched);
         }
@@ -392,13 +392,13 @@ pub(super) struct Matched {
 }
 
 impl Matched {
-    /// Without the blocks of which `wanted` is not true.
+    /// Of the blocks, those of which `wanted` is true.
     fn retain(self, wanted: impl Fn(CommitIndex, usize) -> bool) -> Self {
         if self.slots.iter().all(|(index, slot)| wanted(*index, *slot)) {
             return self;
         }
-        let Self { refs, slots, blocks, lacking } = self;
-        let mut kept = Self { lacking, ..Self::default() };
+        let Self { refs, slots, blocks, lacking: _ } = self;
+        let mut kept = Self::default();
         for ((reference, (index, slot)), block) in refs.into_iter().zip(slots).zip(blocks) {
             if wanted(index, slot) {
                 kept.push(reference, (index, slot), block);
