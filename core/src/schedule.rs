@@ -3,6 +3,9 @@
 //! Work is driven from the frontier, the commit after the tip: lowest first, whether what is missing there is a commit
 //! or a block of one. Nothing here changes anything; [`SyncMachine`](crate::SyncMachine) carries out what is chosen.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
     config::Config,
     defence::{Defence, stands},
@@ -135,7 +138,7 @@ impl View<'_> {
         let last = highest.saturating_add(self.config.follow_requests).min(self.horizon);
         let start = self.window.first_gap(CommitRange::new(highest.next()?, last)?)?.start();
         let able = |peer: &Peer| {
-            // Who has pruned what we have, or is far behind, will not be the first to have what comes.
+            // Who is far behind will not be the first to have what comes.
             let near =
                 peer.claim.is_some_and(|claim| claim.highest.saturating_add(FOLLOWED_BEHIND_MAX) >= highest);
             near && peer.can_be_followed(start, self.now)

@@ -13,7 +13,7 @@
 //! What is missing is known here; whom to ask for it is [`schedule`](crate::schedule)'s business.
 
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 mod normal;
 
 use crate::{

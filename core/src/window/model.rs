@@ -259,7 +259,7 @@ fn commit(index: u32) -> CommitIndex {
     CommitIndex::new(index)
 }
 
-fn header(index: u32) -> Verified<CommitHeader> {
+pub(crate) fn header(index: u32) -> Verified<CommitHeader> {
     let blocks: Vec<_> = (0..BLOCKS as u32).map(|slot| block(index, slot)).collect();
     Verified::new(CommitHeader {
         reference: CommitRef { index: commit(index), digest: CommitDigest::new([index as u8; 32]) },
@@ -301,7 +301,7 @@ fn slot(index: u32, at: usize, to: At, buffer: BufferId) -> Slot {
 }
 
 /// Any buffer: the window does not look at which it is.
-fn buffer() -> BufferId {
+pub(crate) fn buffer() -> BufferId {
     let mut ledger = Ledger::new(1, 0);
     assert!(ledger.reserve(1, Claimant::Frontier));
     ledger.hold(1, 1).unwrap()
