@@ -44,6 +44,8 @@ fn committees_that_differ_are_taken_for_one() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Committees of more than 64 authorities among them, whose tallies take several words.
     #[test]
     fn a_tally_is_not_the_stake_of_the_set_that_was_added(
