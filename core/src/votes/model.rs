@@ -83,6 +83,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_book_says_other_than_what_was_voted_for(steps in proptest::collection::vec(step(), 1..120)) {
         let committee = committee(0, AUTHORITIES);
