@@ -120,6 +120,10 @@ pub const UNSEEN_BY_SWARM: &[(Bug, &str)] = &[
     (Bug::ForkAtTipMissed, "its committees are sound: there is one chain"),
     (Bug::VotesOfKnownDropped, "our own consensus, or the next commit, brings votes too"),
     (
+        Bug::VotesOverRewind,
+        "a store that is opened again there while its node runs has all that it was given",
+    ),
+    (
         Bug::CommitteeForgottenEarly,
         "votes for an epoch's last commit come to be stored with it, or from others",
     ),
