@@ -31,7 +31,7 @@ const MAX_CHOICES: u32 = 100_000;
 
 type Message = [u8; SIGNING_MESSAGE_BYTES];
 
-/// Whether 96 bytes are a point of the group that keys are in, and not the neutral one.
+/// Refuses the key of an authority that is no point of the group that keys are in, or the neutral one.
 pub(crate) fn check_key(bytes: &[u8; 96], authority: AuthorityIndex) -> Result<(), InvalidNextCommittee> {
     match PublicKey::key_validate(bytes) {
         Ok(_) => Ok(()),

@@ -94,7 +94,7 @@ impl Scope {
     }
 
     /// What is searched before a larger change is called done: more faults beside one another, and two requests at a time,
-    /// of which the search takes ten minutes and 8 GiB of memory.
+    /// of which the search takes a quarter of an hour and 8 GiB of memory.
     pub fn full() -> [Self; 3] {
         let with = |budget| Self { budget, ..Self::BASE };
         let none = Budget::default();
