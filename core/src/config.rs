@@ -351,3 +351,6 @@ impl Config {
         check_duration("max_park", self.max_park)
     }
 }
+
+#[cfg(test)]
+mod tests;

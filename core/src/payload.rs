@@ -77,3 +77,19 @@ impl fmt::Debug for Payload {
         write!(f, "Payload({} B, {:016x})", self.len(), self.fingerprint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_nobody_reads_decide_what_is_equal() {
+        let payload = |bytes: &'static [u8], fingerprint| {
+            Payload::with_fingerprint(Bytes::from_static(bytes), fingerprint)
+        };
+        assert_eq!(payload(b"one", 1), payload(b"two", 1));
+        assert_eq!(payload(b"one", 1), Payload::absent(3, 1));
+        assert_ne!(payload(b"one", 1), payload(b"one", 2));
+        assert_ne!(payload(b"one", 1), payload(b"four", 1));
+    }
+}

@@ -462,3 +462,51 @@ fn a_committee_that_is_supplied_after_the_epochs_end_is_not_stored() {
     assert_eq!(committees, [&committee]);
     assert!(hand.store(Event::CommitteeKnown { committee }).is_empty(), "it is stored again");
 }
+
+#[test]
+fn a_store_that_contradicts_itself_is_started_from() {
+    type Change<'a> = &'a dyn Fn(&mut Start);
+    let refused = |change: Change| {
+        let mut start = start_at(4);
+        change(&mut start);
+        SyncMachine::new(Config::default(), start, Timestamp::ZERO, [7; 32])
+            .err()
+            .map(|error| error.to_string())
+    };
+    let committee_of =
+        |epoch: Epoch| Arc::new(Committee::new(epoch, validators(), &Limits::default()).unwrap());
+    let other = |at: u32| CommitRef { index: index(at), digest: CommitDigest::new([2; 32]) };
+    let genesis = |start: &mut Start| {
+        (start.tip.reference, start.certifiable, start.lowest_available) =
+            (CommitRef::GENESIS, CommitRef::GENESIS, index(0));
+    };
+    let votes = |commit: CommitRef| StoredVotes { commit, epoch: EPOCH, voters: Vec::new() };
+
+    assert_eq!(refused(&|_| {}), None);
+    assert_eq!(refused(&genesis), None);
+    assert_eq!(refused(&|start| start.next_committee = Some(committee_of(next_epoch()))), None);
+    assert_eq!(refused(&|start| start.certifiable = other(3)), None);
+    assert_eq!(refused(&|start| start.lowest_available = index(4)), None);
+    assert_eq!(refused(&|start| start.votes = vec![votes(other(4))]), None);
+
+    let cases: [(&str, Change); 8] = [
+        ("committee is not that of the tip", &|start| start.committee = committee_of(next_epoch())),
+        ("next committee is not", &|start| start.next_committee = Some(committee_of(EPOCH))),
+        ("above the tip is said to be certifiable", &|start| start.certifiable = other(5)),
+        ("is not the tip, and has its index", &|start| start.certifiable = other(4)),
+        ("lowest commit is above", &|start| start.lowest_available = index(5)),
+        ("is not the genesis commit", &|start| {
+            genesis(start);
+            (start.tip.reference, start.certifiable) = (other(0), other(0));
+        }),
+        ("ends no epoch", &|start| {
+            genesis(start);
+            start.tip.ends_epoch = true;
+        }),
+        ("votes for a commit that is not stored", &|start| start.votes = vec![votes(other(5))]),
+    ];
+    for (says, change) in cases {
+        let error = refused(change).unwrap_or_default();
+        assert!(error.contains(says), "{error:?} does not say {says:?}");
+    }
+}

@@ -161,3 +161,122 @@ fn a_ban_ends_too_early_or_never() {
         assert_eq!(peer.wake(at(10)), Some(end));
     }
 }
+
+#[test]
+fn what_share_it_delivers_moves_too_fast_or_never_is_whole_again() {
+    let mut peer = proven();
+    let shares = [0, 128, 128, 256].map(|sample| {
+        peer.shown(sample);
+        peer.delivery
+    });
+    // Seven eighths of what it was and an eighth of what is new, down, and rounded up where that is better.
+    assert_eq!(shares, [224, 212, 201, 208]);
+    peer.delivery = 128;
+    peer.shown(128);
+    assert_eq!(peer.delivery, 128, "the same again");
+    for _ in 0..100 {
+        peer.shown(DELIVERY_WHOLE);
+    }
+    assert_eq!(peer.delivery, DELIVERY_WHOLE);
+}
+
+/// After so many answers to requests for 100 blocks, of which the first were cut short: for how many blocks it is asked.
+fn asked_after(cut: u32, whole: u32) -> usize {
+    let mut peer = proven();
+    peer.set_max_blocks(80, at(10));
+    for _ in 0..cut {
+        peer.answered_blocks(100, true, at(10));
+    }
+    for _ in 0..whole {
+        peer.answered_blocks(100, false, at(10));
+    }
+    peer.max_blocks(at(10))
+}
+
+#[test]
+fn one_cut_answer_in_ten_changes_what_is_asked_or_more_do_not() {
+    assert_eq!(asked_after(10, 89), 80, "one in ten is nothing");
+    assert_eq!(asked_after(11, 0), 50, "half of what was asked for");
+    assert_eq!([99, 100, 199, 200].map(|whole| asked_after(0, whole)), [80, 100, 100, 125]);
+    // Ten are forgotten after a hundred more, and the hundred after the first that are remembered count.
+    assert_eq!([99, 100, 200].map(|whole| asked_after(10, whole)), [80, 100, 125]);
+    // Counted anew from where less is asked for.
+    assert_eq!([99, 100].map(|whole| asked_after(11, whole)), [50, 62]);
+    let mut peer = proven();
+    for _ in 0..11 {
+        peer.answered_blocks(20, true, at(10));
+    }
+    assert_eq!(peer.max_blocks(at(10)), BLOCKS_MIN);
+}
+
+#[test]
+fn who_has_shown_nothing_is_asked_for_much_or_waited_for_long() {
+    let mut stranger = Peer::new(at(1), FIRST_LIMIT);
+    let asked = |peer: &Peer| (peer.max_blocks(at(2)), peer.max_commits(100), peer.max_commits(4));
+    assert_eq!(asked(&stranger), (BLOCKS_UNPROVEN, COMMITS_UNPROVEN, 4));
+    assert_eq!(asked(&proven()), (usize::MAX, 100, 4));
+    stranger.served_bytes = 1;
+    assert_eq!(asked(&stranger), (usize::MAX, COMMITS_UNPROVEN, 4), "blocks are not commits");
+    stranger.set_max_blocks(0, at(1));
+    assert_eq!(stranger.max_blocks(at(2)), 1);
+
+    let seconds = Duration::from_secs;
+    let waits = |peer: &Peer| (peer.first_byte_deadline(), peer.progress_deadline(0));
+    assert_eq!(waits(&Peer::new(at(1), FIRST_LIMIT)), (seconds(1), seconds(1)));
+    let mut peer = proven();
+    assert_eq!(waits(&peer), (seconds(5), seconds(5)));
+    assert_eq!(peer.progress_deadline(64 * 1024 * 3), seconds(8), "as long as it takes at the slowest");
+    // Twice as long after each that timed out, until it has succeeded as often.
+    let patience = [2, 4, 8].map(|_| {
+        peer.timed_out(seconds(30));
+        (peer.progress_deadline(64 * 1024), peer.timeouts)
+    });
+    assert_eq!(patience, [(seconds(2 + 10), 1), (seconds(4 + 20), 2), (seconds(8 + 20), 3)]);
+    for _ in 0..9 {
+        peer.timed_out(seconds(30));
+    }
+    assert_eq!(waits(&peer), (FIRST_BYTE_MAX, FIRST_BYTE_MAX));
+    assert_eq!(peer.progress_deadline(64 * 1024), seconds(64 + 20), "doubled six times at most");
+    for _ in 0..6 {
+        peer.succeeded(&Config::default());
+    }
+    assert_eq!(peer.progress_deadline(64 * 1024), seconds(1 + 5));
+}
+
+#[test]
+fn a_distant_peer_has_less_time_than_its_answers_take() {
+    let mut peer = proven();
+    for _ in 0..100 {
+        peer.pace.answered(Duration::from_secs(2));
+    }
+    assert!(peer.first_byte_deadline() > Duration::from_secs(7), "{:?}", peer.first_byte_deadline());
+}
+
+#[test]
+fn more_failures_are_remembered_than_there_is_room_for_or_the_latest_is_not() {
+    let (config, mut peer) = (Config::default(), proven());
+    let most = u32::try_from(MAX_AVOIDED).unwrap();
+    // The first fails twice, and is avoided for the longest.
+    for (seconds, start) in
+        [(1, 1), (7, 1)].into_iter().chain((2..=most + 1).map(|start| (u64::from(start) + 6, start)))
+    {
+        peer.avoid(CommitIndex::new(start), at(seconds), &config);
+    }
+    let avoided: alloc::vec::Vec<_> = peer.avoided.keys().map(|start| start.get()).collect();
+    assert_eq!(avoided.len(), MAX_AVOIDED);
+    assert_eq!(avoided[..3], [1, 3, 4], "the second is avoided for the least");
+    assert_eq!(peer.avoided[&CommitIndex::new(most + 1)].until, at(u64::from(most) + 7 + 5));
+}
+
+#[test]
+fn time_is_not_waited_for_where_something_changes_by_it() {
+    let mut peer = proven();
+    assert_eq!(peer.wake(at(1)), None, "it is not connected");
+    (peer.link, peer.next_poll) = (Link::Checked, at(20));
+    assert_eq!(peer.wake(at(1)), Some(at(20)));
+    peer.follow_failed(at(1));
+    assert_eq!(peer.wake(at(1)), Some(at(2)));
+    assert_eq!(peer.wake(at(2)), Some(at(20)));
+    peer.poll_in_flight = true;
+    assert_eq!(peer.wake(at(2)), None);
+}

@@ -136,6 +136,27 @@ fn who_is_not_among_the_cheapest_five_is_chosen_often_or_never() {
 }
 
 #[test]
+fn who_failed_again_and_again_is_asked_where_others_can_be_or_nobody_is() {
+    let failed_twice = |peer: &mut Peer, start: u32, config: &Config| {
+        for seconds in [30, 40] {
+            peer.avoid(commit(start), Timestamp::from_micros(seconds * 1_000_000), config);
+        }
+        // The first rest of five seconds is over, that of twice as much is not.
+        peer.avoid(commit(start), Timestamp::from_micros(50_000_000), config);
+    };
+    let mut ground = Ground::new(&[(10, 9), (10, 9)]);
+    let config = ground.config.clone();
+    for start in [1, 2] {
+        failed_twice(ground.known(1), start, &config);
+    }
+    assert!(!ground.chosen().contains_key(&1), "another one can be asked");
+    failed_twice(ground.known(2), 2, &config);
+    assert!(ground.view(1, false).choose(commit(2)).is_none(), "what is not needed next can wait");
+    failed_twice(ground.known(2), 1, &config);
+    assert_eq!(ground.chosen().len(), 2);
+}
+
+#[test]
 fn one_peer_takes_all_places_beside_others_or_leaves_them_empty() {
     let one_busy = |peers: &[(u64, u32)], in_flight: u32| {
         let mut ground = Ground::new(peers);
