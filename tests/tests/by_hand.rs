@@ -510,3 +510,33 @@ fn a_store_that_contradicts_itself_is_started_from() {
         assert!(error.contains(says), "{error:?} does not say {says:?}");
     }
 }
+
+#[test]
+fn peers_are_told_another_time_than_ours() {
+    let mut hand = Hand::genesis(Config::default());
+    hand.now = Timestamp::from_micros(1_234_999);
+    let commands = hand.tell(Event::PeerConnected { peer: PEER });
+    let chain_id = Some(committee().chain_id());
+    let commands = hand.answer(sent(&commands)[0].0, ResponsePart::CommitInfo { commit: None, chain_id });
+    let told: Vec<_> = sent(&commands).into_iter().map(|(_, request)| request).collect();
+    assert_eq!(told, [Request::Availability { timestamp_ms: 1_234 }]);
+}
+
+/// What comes next, our own consensus will tell us; where it has not told us anything for ten seconds, peers are asked.
+#[test]
+fn who_has_its_own_consensus_waits_at_peers_or_never_does_again() {
+    let mut hand = Hand::genesis(Config::default());
+    let made = Made::first(vec![block(0, 5)]);
+    hand.store(made.observed());
+    hand.store(Event::VotesObserved { blocks: made.votes(0..3) });
+    assert_eq!(hand.machine.status().certifiable, made.reference);
+    assert!(fetches(&hand.connect(1)).is_empty());
+    hand.now = Timestamp::from_micros(9_999_999);
+    assert!(fetches(&hand.tell(Event::Tick)).is_empty());
+    hand.now = Timestamp::from_micros(10_000_000);
+    let waiting = fetches(&hand.tell(Event::Tick));
+    assert!(
+        !waiting.is_empty() && waiting.iter().all(|(_, fetch)| fetch.wait > Duration::ZERO),
+        "{waiting:?}"
+    );
+}
