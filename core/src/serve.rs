@@ -13,6 +13,8 @@
 //! whom something is still being sent, and a thousand who read nothing.
 
 mod bucket;
+#[cfg(test)]
+mod model;
 mod recent;
 mod unread;
 
