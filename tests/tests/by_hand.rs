@@ -540,3 +540,38 @@ fn who_has_its_own_consensus_waits_at_peers_or_never_does_again() {
         "{waiting:?}"
     );
 }
+
+/// Keys of an epoch that is over prove nothing about the next: whoever has them may have certified what breaks a rule.
+#[test]
+fn keys_of_an_epoch_that_is_over_halt_a_node() {
+    for over in [false, true] {
+        let mut hand = Hand::genesis(Config { commit_sync_batch_size: 1, ..Config::default() });
+        let asked = fetches(&hand.connect(2));
+        let (id, _) = *asked.iter().find(|(_, fetch)| fetch.start == index(2)).unwrap();
+        let last = Made::first(vec![ending(0, validators())]);
+        let blocks = vec![block(0, 6), Block { epoch: next_epoch(), ..block(1, 6) }];
+        let broken = Made::new(2, last.reference.digest, EPOCH, blocks);
+        let (job, certify) = jobs(hand.answer(id, broken.answer(false))).remove(0);
+        if over {
+            hand.store(last.observed());
+            assert_eq!(hand.machine.status().epoch, next_epoch());
+        }
+        hand.tell(Event::Verified { id: job, verdict: certify.run([0; 32]) });
+        let halted = hand.machine.status().halted;
+        let fault = matches!(halted.as_deref(), Some(Halt::CertifiedInvalid(_)));
+        assert_eq!((fault, halted.is_none()), (!over, over), "{halted:?}");
+    }
+}
+
+#[test]
+fn votes_that_our_own_consensus_brought_meanwhile_are_stored_again() {
+    let mut hand = Hand::genesis(Config::default());
+    let made = Made::first(vec![block(0, 5)]);
+    hand.store(made.observed());
+    let (id, _) = fetches(&hand.connect(1)).remove(0);
+    let (job, certify) = jobs(hand.answer(id, made.answer(false))).remove(0);
+    assert!(!hand.store(Event::VotesObserved { blocks: made.votes(0..3) }).is_empty());
+    assert_eq!(hand.machine.status().certifiable, made.reference);
+    let batches = hand.store(Event::Verified { id: job, verdict: certify.run([0; 32]) });
+    assert!(batches.is_empty(), "{batches:?}");
+}

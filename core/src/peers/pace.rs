@@ -4,7 +4,7 @@ use crate::time::{Timestamp, micros};
 use core::time::Duration;
 
 /// Round trip assumed of a peer that has not answered anything yet.
-const PRIOR_LATENCY: Duration = Duration::from_millis(200);
+pub(super) const PRIOR_LATENCY: Duration = Duration::from_millis(200);
 /// How many times as fast a peer must be to be asked beside another one that is sending.
 const OUTPACED_FACTOR: u64 = 4;
 /// What is taken for the length of an answer to compare what peers take for it.

@@ -280,3 +280,23 @@ fn time_is_not_waited_for_where_something_changes_by_it() {
     peer.poll_in_flight = true;
     assert_eq!(peer.wake(at(2)), None);
 }
+
+#[test]
+fn a_round_trip_is_known_before_an_answer_or_moves_too_fast() {
+    let mut pace = Pace::default();
+    let (assumed, ms) = (micros(pace::PRIOR_LATENCY), Duration::from_millis);
+    assert_eq!((pace.known_latency_us(), pace.latency_us(), pace.round_trip_us()), (None, assumed, assumed));
+    pace.answered(ms(80));
+    assert_eq!((pace.known_latency_us(), pace.latency_us()), (Some(80_000), 80_000));
+    pace.answered(ms(160));
+    assert_eq!((pace.latency_us(), pace.round_trip_us()), (90_000, 90_000), "an eighth is the newest");
+    // What a time-out costs is no round trip.
+    pace.took(ms(890));
+    assert_eq!((pace.latency_us(), pace.round_trip_us()), (190_000, 90_000));
+    assert_eq!(pace.answer_us(), 190_000);
+    pace.brought(pace::RATE_BYTES_MIN, ms(125));
+    // 128 KiB in a second, and 64 KiB to compare by.
+    assert_eq!(pace.answer_us(), 190_000 + 500_000);
+    pace.answered(Duration::ZERO);
+    assert!(pace.round_trip_us() > 0);
+}
