@@ -70,6 +70,11 @@ pub enum DecodeError {
         max: u64,
     },
 }
+saved! { enum DecodeError {
+    0 => UnexpectedEnd, 1 => Trailing { left }, 2 => LengthNotCanonical, 3 => LengthOverflow,
+    4 => LengthTooLarge { length }, 5 => OptionTag { tag }, 6 => Utf8, 7 => FixedLength { expected, found },
+    8 => TooMany { items, count, max }, 9 => TooLarge { bytes, max },
+} }
 
 /// What the configured limits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +88,7 @@ pub enum Items {
     /// Blocks that a commit names.
     Blocks,
 }
+saved! { enum Items { 0 => Ancestors, 1 => Transactions, 2 => Votes, 3 => Blocks } }
 
 impl core::fmt::Display for Items {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

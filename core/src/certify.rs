@@ -125,6 +125,9 @@ pub enum CertifiedFault {
         payload: Payload,
     },
 }
+saved! { enum CertifiedFault {
+    0 => Commit { reference, rule, payload }, 1 => Block { reference, error, payload },
+} }
 
 /// A rule that a certified commit breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
@@ -166,3 +169,7 @@ pub enum CommitRule {
         block: BlockRef,
     },
 }
+saved! { enum CommitRule {
+    0 => Timestamp { previous_ms }, 1 => NoBlocks, 2 => Leader, 3 => BlockTwice { block },
+    4 => BlockEpoch { block }, 5 => BlockAuthor { block }, 6 => BlockRound { block },
+} }

@@ -103,6 +103,7 @@ pub struct Batch {
     /// Committees that became known, by epoch.
     pub committees: Vec<Arc<Committee>>,
 }
+saved! { struct Batch { id, blocks, commits, committees } }
 
 /// How to answer an inbound request from storage.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -133,6 +134,10 @@ pub enum ServePlan {
         max_bytes: u64,
     },
 }
+saved! { enum ServePlan {
+    0 => CommitInfo { index }, 1 => Commits { range, last, max_bytes, with_blocks },
+    2 => Blocks { refs, max_bytes },
+} }
 
 /// What a peer provably did. Anything that could also be an accident, or our fault, is not in this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
@@ -168,6 +173,10 @@ pub enum Offence {
     #[error("it keeps sending invalid requests")]
     InvalidRequests,
 }
+saved! { enum Offence {
+    0 => OtherChain, 1 => InvertedAvailability, 2 => WrongKind, 3 => TooMuch, 4 => Malformed, 5 => BadCommits,
+    6 => WrongEpoch, 7 => BadCertifier, 8 => BadBlock, 9 => InvalidRequests,
+} }
 
 /// Something that the operator should know. Not a log: each one is said when it becomes true.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -245,6 +254,10 @@ pub enum Stall {
         delivered: CommitIndex,
     },
 }
+saved! { enum Stall {
+    0 => NoProvider { next, lowest_seen }, 1 => Storage, 2 => Committee { epoch },
+    3 => InvalidCommittee { epoch, block, reason }, 4 => Consumers { delivered },
+} }
 
 /// Why the machine stopped applying commits for good, with the evidence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -282,6 +295,10 @@ pub enum Halt {
     #[error("certified, and invalid: {0}")]
     CertifiedInvalid(Box<CertifiedFault>),
 }
+saved! { enum Halt {
+    0 => Fork { index, ours, theirs, evidence }, 1 => StoreContradicted { ours, stored },
+    2 => PinnedContradicted { pinned, certified }, 3 => CertifiedInvalid(it),
+} }
 
 impl Offence {
     /// All of them, for tables and tests.

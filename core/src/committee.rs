@@ -205,6 +205,10 @@ pub enum InvalidNextCommittee {
     #[error("there is no epoch after the last one")]
     NoNextEpoch,
 }
+saved! { enum InvalidNextCommittee {
+    0 => Empty, 1 => TooMany { count, max }, 2 => DuplicateName { second }, 3 => Stake { sum },
+    4 => Key { authority }, 5 => AuthorityKey { authority }, 6 => NoNextEpoch,
+} }
 
 /// Why bytes are not a committee.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -377,6 +381,7 @@ pub struct StakeTally {
     counted: Vec<u64>,
     stake: Stake,
 }
+saved! { struct StakeTally { counted, stake } }
 
 impl Hash for StakeTally {
     /// Word by word: slices of integers are hashed as the platform has them.

@@ -102,6 +102,15 @@ pub struct Config {
     /// Commits that must be on the chain, given by the operator; ascending, one per index, at most 10,000.
     pub pinned_commits: Vec<CommitRef>,
 }
+saved! { struct Config {
+    commit_sync_batch_size, max_blocks_per_fetch, max_fetch_response_bytes, timeout,
+    wait_interval_when_no_peer_to_sync_content, max_buffered_bytes, look_ahead_commits, max_requests_per_peer,
+    max_requests, max_verify_jobs, max_store_batches, max_store_batch_bytes, max_peers, poll_interval_level,
+    poll_interval_behind, retry_same_peer_after, ban, max_serving_per_peer, max_serving, max_queued_per_peer,
+    max_queued, max_data_requests_per_second, max_small_requests_per_second, max_served_bytes_per_second,
+    serve_timeout, max_parked_per_peer, max_parked, max_park, follow_requests, follow_wait,
+    max_invalid_requests, block_verification, limits, pinned_commits,
+} }
 
 /// How much is checked of a block that a certified commit names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +121,7 @@ pub enum BlockVerification {
     /// Digest and decoding only. The digest ties the block to a quorum certificate.
     Digest,
 }
+saved! { enum BlockVerification { 0 => Full, 1 => Digest } }
 
 /// Bounds that decoding applies before it allocates. A chain whose blocks pass them cannot be synced: keep them at
 /// what the chain's own consensus allows.
@@ -128,6 +138,9 @@ pub struct Limits {
     /// Transactions in one block, at least 1 and at most 10,000,000.
     pub max_transactions_per_block: u32,
 }
+saved! { struct Limits {
+    max_block_bytes, max_blocks_per_commit, max_ancestors, max_votes_per_block, max_transactions_per_block,
+} }
 
 impl Default for Limits {
     fn default() -> Self {

@@ -8,6 +8,7 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(u64);
+        saved! { struct $name(value) }
 
         impl $name {
             /// For the driver's own ids, and for reading ids back from a trace.

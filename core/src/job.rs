@@ -25,6 +25,7 @@ pub enum Job {
     /// Which votes are in these blocks, that our own consensus accepted?
     Votes(Box<VotesJob>),
 }
+saved! { enum Job { 0 => Certify(it), 1 => Check(it), 2 => Observe(it), 3 => Votes(it) } }
 
 /// A whole answer to `FetchCommits`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +43,7 @@ pub struct CertifyJob {
     /// Bounds that decoding applies before it allocates.
     pub limits: Limits,
 }
+saved! { struct CertifyJob { start, last, committee, commits, certifiers, limits } }
 
 /// Some blocks of an answer to `FetchBlocks`, each beside the reference that it must match.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +59,7 @@ pub struct CheckJob {
     /// Bounds that decoding applies before it allocates.
     pub limits: Limits,
 }
+saved! { struct CheckJob { refs, blocks, committee, mode, limits } }
 
 /// A commit with its blocks from our own consensus. Decoded and matched to one another; no signatures are checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +71,7 @@ pub struct ObserveJob {
     /// Bounds that decoding applies before it allocates.
     pub limits: Limits,
 }
+saved! { struct ObserveJob { commit, blocks, limits } }
 
 /// Blocks that our own consensus has accepted, committed or not.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +81,7 @@ pub struct VotesJob {
     /// Bounds that decoding applies before it allocates.
     pub limits: Limits,
 }
+saved! { struct VotesJob { blocks, limits } }
 
 /// What a job found out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -138,6 +143,7 @@ pub struct CommitHeader {
     /// The encoding.
     pub payload: Payload,
 }
+saved! { struct CommitHeader { reference, previous, timestamp_ms, epoch, leader, blocks, payload } }
 
 /// A decoded block whose reference is known to be right.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -151,6 +157,7 @@ pub struct CheckedBlock {
     /// The signed block's encoding.
     pub payload: Payload,
 }
+saved! { struct CheckedBlock { reference, votes, epoch_end, payload } }
 
 /// What follows the end of an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -160,6 +167,7 @@ pub enum EpochEnd {
     /// The block names a validator set that no committee can be made of. A local wait with evidence, no peer's fault.
     Invalid(InvalidNextCommittee),
 }
+saved! { enum EpochEnd { 0 => Next(it), 1 => Invalid(it) } }
 
 /// What became of one block of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -10,11 +10,14 @@ mod model;
 mod normal;
 
 use crate::defence::{Defence, stands};
+#[cfg(feature = "trace")]
+use crate::saved::{RestoreError, Restorer, Saved, Saver};
 use alloc::collections::BTreeMap;
 
 /// A message whose payloads are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BufferId(u64);
+saved! { struct BufferId(value) }
 
 /// Who wants bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,12 +40,31 @@ pub(crate) struct Ledger {
     next_buffer: u64,
 }
 
+/// But for its size, which the configuration says.
+#[cfg(feature = "trace")]
+impl Saved for Ledger {
+    fn save(&self, to: &mut Saver) {
+        let Self { capacity: _, carve_out: _, reserved, held, peak, buffers, next_buffer } = self;
+        (*reserved, *held, *peak).save(to);
+        buffers.save(to);
+        next_buffer.save(to);
+    }
+    fn restore(from: &mut Restorer<'_>) -> Result<Self, RestoreError> {
+        let (reserved, held, peak) = Saved::restore(from)?;
+        let (buffers, next_buffer) = Saved::restore(from)?;
+        let Self { capacity, carve_out, .. } =
+            Self::new(from.config().max_buffered_bytes, from.config().frontier_bytes());
+        Ok(Self { capacity, carve_out, reserved, held, peak, buffers, next_buffer })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Buffer {
     bytes: u64,
     /// Payloads of it that are still kept; at least 1.
     kept: u64,
 }
+saved! { struct Buffer { bytes, kept } }
 
 impl Ledger {
     /// A budget of `capacity` bytes, of which `carve_out` only the frontier may use.

@@ -130,6 +130,9 @@ extern crate alloc;
 #[cfg(feature = "defence-switches")]
 extern crate std;
 
+#[macro_use]
+mod saved;
+
 mod bcs;
 pub mod block;
 #[cfg(feature = "bls")]
@@ -186,4 +189,6 @@ pub use config::Config;
 pub use event::Event;
 pub use machine::{Counters, NewError, PeerStatus, Status, SyncMachine};
 pub use normal::{NORMAL_NOW, Renamed};
+#[cfg(feature = "trace")]
+pub use saved::RestoreError;
 pub use time::Timestamp;

@@ -16,6 +16,8 @@ mod inbound;
 mod local;
 mod normal;
 mod requests;
+#[cfg(feature = "trace")]
+mod saved;
 mod status;
 mod verdicts;
 
@@ -117,6 +119,12 @@ pub struct SyncMachine {
     halted: Option<Box<Halt>>,
     counters: Counters,
 }
+saved! { struct SyncMachine {
+    config, chain_id, now, rng, tip, recent, durable, broadcast, delivered, lowest_available, votes, committees,
+    invalid_committee, window, later_epoch_from, enlarged, heard, local_rest_until, head, ledger, peers, requests,
+    jobs, observing, outstanding, pending_votes, observed_at, serve, parking, next_request, next_job, next_batch,
+    store_failed, stall, synced, grown, halted, counters; no commands
+} }
 
 /// Why a machine cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -22,6 +22,7 @@ pub(crate) struct Parking {
     /// What each waits for.
     by_id: BTreeMap<InboundId, CommitIndex>,
 }
+saved! { struct Parking { by_start, by_end, by_id } }
 
 /// A request that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +31,7 @@ pub(crate) struct Parked {
     pub(crate) fetch: FetchCommits,
     until: Timestamp,
 }
+saved! { struct Parked { peer, fetch, until } }
 
 impl Parking {
     /// Lets a request wait.

@@ -8,6 +8,8 @@ mod model;
 mod normal;
 mod pace;
 
+#[cfg(feature = "trace")]
+use crate::saved::{RestoreError, Restorer, Saved, Saver};
 use crate::{
     bug::{Bug, has},
     command::Offence,
@@ -74,6 +76,18 @@ pub(crate) struct PeerBook {
     first_limit: u32,
 }
 
+/// But for its bounds, which the configuration says.
+#[cfg(feature = "trace")]
+impl Saved for PeerBook {
+    fn save(&self, to: &mut Saver) {
+        let Self { peers, max_peers: _, first_limit: _ } = self;
+        peers.save(to);
+    }
+    fn restore(from: &mut Restorer<'_>) -> Result<Self, RestoreError> {
+        Ok(Self { peers: Saved::restore(from)?, ..Self::new(from.config()) })
+    }
+}
+
 /// One peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Peer {
@@ -130,6 +144,12 @@ pub(crate) struct Peer {
     pub(crate) offences: u32,
     pub(crate) last_offence: Option<Offence>,
 }
+saved! { struct Peer {
+    seen, link, claim, in_flight, limit, pace, overtaken, overtaken_at, delivery, worsened, truncated,
+    answers, failures, backoff_until, banned_until, avoided, cut, patience, max_blocks, next_poll, last_poll,
+    poll_in_flight, push_in_flight, pushed, delivered, following, follow_failures, follow_rest_until,
+    invalid_requests, served_commits, served_bytes, timeouts, offences, last_offence,
+} }
 
 /// How far we are with a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,6 +161,7 @@ pub(crate) enum Link {
     /// Connected, and on our chain.
     Checked,
 }
+saved! { enum Link { 0 => Down, 1 => Unchecked, 2 => Checked } }
 
 /// Something that a peer failed to deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,6 +172,7 @@ pub(crate) struct Avoided {
     /// How often in a row.
     times: u32,
 }
+saved! { struct Avoided { at_least_until, until, times } }
 
 /// What a peer says it has. A hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -162,6 +184,7 @@ pub(crate) struct Claim {
     /// Whether it says more, and has failed to deliver that.
     pub(crate) cut: bool,
 }
+saved! { struct Claim { highest, lowest, polled, cut } }
 
 impl Peer {
     fn new(now: Timestamp, limit: u32) -> Self {

@@ -13,6 +13,7 @@ pub(crate) struct Recent {
     first: CommitIndex,
     commits: VecDeque<(CommitDigest, Epoch)>,
 }
+saved! { struct Recent { first, commits } }
 
 impl Recent {
     /// Nothing but a tip is known.

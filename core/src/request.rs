@@ -56,6 +56,7 @@ pub struct FetchCommits {
     /// Send the blocks of the commits after them, in the same answer.
     pub with_blocks: bool,
 }
+saved! { struct FetchCommits { start, end, max_bytes, wait, with_blocks } }
 
 /// Asks for blocks, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -7,6 +7,7 @@ use core::hash::{Hash, Hasher};
 pub(crate) struct Rng {
     state: [u64; 4],
 }
+saved! { struct Rng { state } }
 
 impl Hash for Rng {
     /// Word by word: slices of integers are hashed as the platform has them.

@@ -81,6 +81,7 @@ pub(crate) enum Purpose {
     /// What another peer has been asked for and has not delivered.
     Hedge,
 }
+saved! { enum Purpose { 0 => Fetch, 1 => Votes, 2 => Follow, 3 => Hedge } }
 
 /// Blocks to ask a peer for.
 #[derive(Clone, Debug, PartialEq, Eq)]

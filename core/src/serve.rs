@@ -18,6 +18,8 @@ mod model;
 mod recent;
 mod unread;
 
+#[cfg(feature = "trace")]
+use crate::saved::{RestoreError, Restorer, Saved, Saver};
 use crate::{
     bug::{Bug, has},
     command::ServePlan,
@@ -58,6 +60,24 @@ pub(crate) struct Serve {
     unread: Unread,
 }
 
+/// But for its limits, which the configuration says.
+#[cfg(feature = "trace")]
+impl Saved for Serve {
+    fn save(&self, to: &mut Saver) {
+        let Self { limits: _, clients, serving, waiting, turns, unread } = self;
+        clients.save(to);
+        serving.save(to);
+        waiting.save(to);
+        turns.save(to);
+        unread.save(to);
+    }
+    fn restore(from: &mut Restorer<'_>) -> Result<Self, RestoreError> {
+        let (clients, serving, waiting) = Saved::restore(from)?;
+        let (turns, unread) = Saved::restore(from)?;
+        Ok(Self { clients, serving, waiting, turns, unread, ..Self::new(from.config()) })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Limits {
     slots: usize,
@@ -85,6 +105,7 @@ struct Client {
     /// Bytes that it may be sent in this turn.
     credit: u64,
 }
+saved! { struct Client { gone, data_requests, small_requests, bytes, recent, queue, serving, credit } }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Waiting {
@@ -92,6 +113,7 @@ struct Waiting {
     plan: ServePlan,
     answer: Option<Answered>,
 }
+saved! { struct Waiting { id, plan, answer } }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Serving {
@@ -101,6 +123,7 @@ struct Serving {
     answer: Option<Answered>,
     deadline: Timestamp,
 }
+saved! { struct Serving { peer, max_bytes, answer, deadline } }
 
 /// Kinds of requests, each with its own rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -436,7 +459,7 @@ impl Serve {
     pub(crate) fn check_invariants(&self) -> Result<(), &'static str> {
         let (limits, clients) = (&self.limits, || self.clients.values());
         let queued: usize = clients().map(|client| client.queue.len()).sum();
-        let serving: usize = clients().map(|client| client.serving).sum();
+        let serving = clients().fold(0usize, |sum, client| sum.saturating_add(client.serving));
         let in_turn = |peer: &PeerId| self.clients.get(peer).is_some_and(|client| !client.queue.is_empty());
         let could_begin = |client: &Client| limits.allow(client.serving, self.free());
         match () {

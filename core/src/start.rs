@@ -37,6 +37,7 @@ pub struct Tip {
     /// Whether the next commit is of the next epoch.
     pub ends_epoch: bool,
 }
+saved! { struct Tip { reference, timestamp_ms, epoch, ends_epoch } }
 
 /// The votes in storage for one stored commit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

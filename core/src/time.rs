@@ -5,6 +5,7 @@ use core::{fmt, time::Duration};
 /// Microseconds since an origin that the driver chooses and never moves. Monotonic: it never goes back.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
+saved! { struct Timestamp(value) }
 
 impl Timestamp {
     /// The driver's origin.

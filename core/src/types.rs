@@ -9,6 +9,7 @@ macro_rules! quantity {
         $(#[$doc])*
         #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name($int);
+        saved! { struct $name(value) }
 
         impl $name {
             /// The smallest value.
@@ -102,6 +103,7 @@ macro_rules! bytes32 {
         $(#[$doc])*
         #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name([u8; 32]);
+        saved! { struct $name(value) }
 
         impl $name {
             /// All bytes zero.
@@ -161,6 +163,7 @@ pub struct BlockRef {
     /// Epoch whose committee the author belongs to.
     pub epoch: Epoch,
 }
+saved! { struct BlockRef { round, author, digest, epoch } }
 
 impl fmt::Display for BlockRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,6 +183,7 @@ pub struct CommitRef {
     /// Digest of the commit.
     pub digest: CommitDigest,
 }
+saved! { struct CommitRef { index, digest } }
 
 impl CommitRef {
     /// The commit before the first one, the same on every chain.

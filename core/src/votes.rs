@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod model;
 
+#[cfg(feature = "trace")]
+use crate::saved::{RestoreError, Restorer, Saved, Saver};
 use crate::{
     bug::{Bug, has},
     command::Batch,
@@ -30,12 +32,28 @@ pub(crate) struct VoteBook {
     max_early: usize,
 }
 
+/// But for its bounds, which the configuration says.
+#[cfg(feature = "trace")]
+impl Saved for VoteBook {
+    fn save(&self, to: &mut Saver) {
+        let Self { certifiable, waiting, early, max_waiting: _, max_early: _ } = self;
+        certifiable.save(to);
+        waiting.save(to);
+        early.save(to);
+    }
+    fn restore(from: &mut Restorer<'_>) -> Result<Self, RestoreError> {
+        let (certifiable, waiting, early) = Saved::restore(from)?;
+        Ok(Self { waiting, early, ..Self::new(certifiable, from.config().look_ahead_commits) })
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Waiting {
     digest: CommitDigest,
     committee: Arc<Committee>,
     tally: StakeTally,
 }
+saved! { struct Waiting { digest, committee, tally } }
 
 impl VoteBook {
     /// A book in which nothing above `certifiable` has a vote.

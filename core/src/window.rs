@@ -38,6 +38,7 @@ pub(crate) struct Window {
     /// Slots of all certified commits that are [`Slot::Missing`].
     missing: usize,
 }
+saved! { struct Window { spans, missing } }
 
 /// Consecutive commits in one stage.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +50,7 @@ pub(crate) enum Span {
     /// Certified; their blocks are being fetched. Never empty.
     Certified(Certified),
 }
+saved! { enum Span { 0 => Requested { request, end }, 1 => Certifying { job, end }, 2 => Certified(it) } }
 
 /// Certified commits, and how far their blocks are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -57,6 +59,7 @@ pub(crate) struct Certified {
     /// Slots of all bodies that are [`Slot::Missing`].
     missing: usize,
 }
+saved! { struct Certified { bodies, missing } }
 
 /// A certified commit and its blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -74,6 +77,7 @@ pub(crate) struct Body {
     /// What the first block with complete end-of-epoch data says, of those that came: its position, and its word.
     epoch_end: Option<(usize, BlockRef, EpochEnd)>,
 }
+saved! { struct Body { header, from, buffer, certifiers, slots, missing, pending, epoch_end } }
 
 /// What is known of the commits below an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +103,7 @@ pub(crate) enum Slot {
     /// It is on its way to storage or there already, because its commit is too large to be held in memory.
     Staged,
 }
+saved! { enum Slot { 0 => Missing, 1 => Requested(it), 2 => Checking(it), 3 => Held(it), 4 => Staged } }
 
 impl Slot {
     fn is_missing(&self) -> bool {
@@ -583,6 +588,9 @@ impl Certified {
         for (body, index) in self.bodies.iter().zip(indexes) {
             if body.header.reference.index != index {
                 return Err("window: a certified commit is at the wrong index");
+            }
+            if body.slots.len() != body.header.blocks.len() {
+                return Err("window: a commit has more or fewer stages than blocks");
             }
             let count = |of: fn(&Slot) -> bool| body.slots.iter().filter(|slot| of(slot)).count();
             if body.missing != count(Slot::is_missing) || body.pending != count(Slot::is_pending) {

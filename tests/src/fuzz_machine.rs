@@ -94,7 +94,8 @@ pub(crate) fn machine_inputs_under(config: Config, input: &mut Unstructured<'_>)
 }
 
 /// Runs a machine through what the bytes say, and goes on from a copy of it time and again. A copy that was made between
-/// any two events, or before the commands of one are taken, has the same hash, does the same, and comes to the same state.
+/// any two events, out of bytes, or before the commands of one are taken, has the same hash, does the same, and comes to the
+/// same state. Damaged bytes are refused or make a sound machine.
 pub fn machine_snapshot(bytes: &[u8]) -> Option<Outcome> {
     let mut input = Unstructured::new(bytes);
     let mut subject = Subject::new(&mut input).ok()?;
@@ -115,6 +116,31 @@ pub fn machine_snapshot(bytes: &[u8]) -> Option<Outcome> {
     }
     subject.copy();
     Some(Outcome { events, most_commands: copies, status: subject.machine.status() })
+}
+
+/// Changes a bit of a saved state, and cuts it off, at a place that is drawn from `seed`: it is refused, or it is the state
+/// of a machine that is sound.
+fn restore_damaged(mut state: Vec<u8>, seed: [u8; 32]) {
+    let [a, b, c, d, bit, ..] = seed;
+    let place = u32::from_le_bytes([a, b, c, d]) as usize % state.len();
+    assert!(SyncMachine::restore(&state[..place]).is_err(), "half a state is one");
+    state[place] ^= 1 << (bit % 8);
+    if let Ok(machine) = SyncMachine::restore(&state) {
+        assert_eq!(machine.check_invariants(), Ok(()));
+        assert_eq!(machine.save(), Some(state), "a state has two encodings");
+    }
+}
+
+/// The machine that the bytes lead to, once its commands are taken.
+pub fn machine_after(bytes: &[u8]) -> Option<SyncMachine> {
+    let mut input = Unstructured::new(bytes);
+    let mut subject = Subject::new(&mut input).ok()?;
+    while !input.is_empty() {
+        let Ok(event) = subject.draw_event(&mut input) else { break };
+        subject.tell(event);
+        subject.take_commands();
+    }
+    Some(subject.machine)
 }
 
 /// Runs a machine through what the bytes say, and gives what it was made of and told where that ends in a panic; which
@@ -215,12 +241,22 @@ impl Subject {
         self.take_commands();
     }
 
-    /// Puts a copy of the machine in its twin's place, which must be in the same state.
+    /// Puts a copy of the machine in its twin's place, which must be in the same state. Where no commands wait, it is one
+    /// that went through bytes.
     fn copy(&mut self) {
         assert_eq!(self.twin, self.machine, "a copy went another way");
-        assert_eq!(self.twin.state_hash(), self.machine.state_hash(), "the same states have other hashes");
-        self.twin = self.machine.clone();
-        assert_eq!(self.twin.state_hash(), self.machine.state_hash(), "a copy has another hash");
+        let hash = self.machine.state_hash();
+        assert_eq!(self.twin.state_hash(), hash, "the same states have other hashes");
+        self.twin = match self.machine.save() {
+            Some(state) => {
+                restore_damaged(state.clone(), hash);
+                SyncMachine::restore(&state).expect("what was saved")
+            }
+            None => self.machine.clone(),
+        };
+        assert_eq!(self.twin, self.machine, "a copy is another machine");
+        assert_eq!(self.twin.state_hash(), hash, "a copy has another hash");
+        assert_eq!(self.twin.save(), self.machine.save(), "a copy is saved differently");
     }
 
     fn tell(&mut self, event: Event) {

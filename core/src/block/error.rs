@@ -114,6 +114,14 @@ pub enum BlockError {
     #[error("its end-of-epoch data is invalid: {0}")]
     EndOfEpoch(EndOfEpochError),
 }
+saved! { enum BlockError {
+    0 => Decode(it), 1 => OtherBlock { found }, 2 => OtherReference { found }, 3 => Epoch { expected, found },
+    4 => GenesisRound, 5 => Author { author }, 6 => SignatureLength { length }, 7 => Signature,
+    8 => TooManyAncestors { count, max }, 9 => AncestorAuthor { author },
+    10 => AncestorPosition { position, author }, 11 => AncestorRound { ancestor, block },
+    12 => GenesisAncestor { ancestor }, 13 => AncestorEpoch { found }, 14 => DuplicateAncestor { author },
+    15 => ParentStake { stake }, 16 => Transaction { position }, 17 => EndOfEpoch(it),
+} }
 
 /// What is wrong with end-of-epoch data: fields that cannot stand beside one another; with the feature `bls` also BLS
 /// signatures that do not hold.
@@ -141,6 +149,10 @@ pub enum EndOfEpochError {
     #[error("no quorum among the authors of its ancestors signed the validator set together")]
     Aggregate,
 }
+saved! { enum EndOfEpochError {
+    0 => SignatureWithoutSet, 1 => AggregateWithoutSet, 2 => AggregateWithoutSignature, 3 => SignaturePoint,
+    4 => Signature, 5 => AggregatePoint, 6 => Aggregate,
+} }
 
 impl From<DecodeError> for BlockError {
     fn from(error: DecodeError) -> Self {

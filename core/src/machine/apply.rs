@@ -26,6 +26,7 @@ pub(super) struct Outstanding {
     /// The chain's end once the batch is stored.
     tip: Tip,
 }
+saved! { struct Outstanding { batch, buffers, tip } }
 
 /// A batch that is being put together.
 #[derive(Default)]

@@ -53,6 +53,7 @@ pub(super) struct Head {
     /// When a second peer is to be asked.
     wake: Option<Timestamp>,
 }
+saved! { struct Head { state, since, second, given_up, fetched_bytes, second_bytes, wake } }
 
 /// A request that the head of line waits for.
 struct Awaited {

@@ -15,6 +15,7 @@ pub(super) struct InFlights {
     /// None of them is over by itself before this.
     none_expires_before: Timestamp,
 }
+saved! { struct InFlights { by_id, for_data, following, none_expires_before } }
 
 impl InFlights {
     pub(super) fn len(&self) -> usize {

@@ -31,6 +31,7 @@ pub(super) struct Observing {
     decoding: bool,
     waiting: VecDeque<(ObserveJob, BufferId)>,
 }
+saved! { struct Observing { decoding, waiting } }
 
 impl Observing {
     /// The one that was being decoded is done.

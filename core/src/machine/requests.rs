@@ -34,6 +34,7 @@ pub(super) struct InFlight {
     pub(super) received: u64,
     pub(super) asked: Asked,
 }
+saved! { struct InFlight { peer, sent, deadline, progress_deadline, reserved, began, received, asked } }
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +45,7 @@ pub(super) enum Asked {
     Commits(CommitsAsked),
     Blocks(BlocksAsked),
 }
+saved! { enum Asked { 0 => Chain, 1 => Availability, 2 => Push, 3 => Commits(it), 4 => Blocks(it) } }
 
 /// A request for commits, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +59,7 @@ pub(super) struct CommitsAsked {
     pub(super) blocks: Vec<Payload>,
     pub(super) purpose: Purpose,
 }
+saved! { struct CommitsAsked { range, epoch, max_bytes, commits, certifiers, blocks, purpose } }
 
 /// A request for blocks, and how far its answer is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +75,7 @@ pub(super) struct BlocksAsked {
     /// Whether another peer has been asked for them, too.
     pub(super) hedge: bool,
 }
+saved! { struct BlocksAsked { positions, refs, answered, delivered, lacking, hedge } }
 
 /// How long nothing is fetched after something failed on our side.
 pub(super) const LOCAL_REST: Duration = Duration::from_millis(100);

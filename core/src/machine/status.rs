@@ -1,6 +1,6 @@
 //! What the machine says about itself: status, notices, and what must always hold.
 
-use super::{SyncMachine, requests::InFlight};
+use super::SyncMachine;
 use crate::{
     bug::{Bug, has},
     command::{Command, Halt, Notice, Offence, Stall},
@@ -12,7 +12,7 @@ use crate::{
     types::{ChainId, CommitIndex, CommitRef, Epoch, PeerId},
     window::Body,
 };
-use alloc::{boxed::Box, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 use core::time::Duration;
 
 /// For how long a synced node may lack what a peer has before it says that it is behind.
@@ -132,6 +132,11 @@ pub struct Counters {
     /// Inbound requests refused because as many were served and waited as may.
     pub refused_room: u64,
 }
+saved! { struct Counters {
+    stored_commits, stored_blocks, timeouts, followed, hedges, stale, offences, worker_failures, evicted,
+    staged, dropped_local, sent_bytes, queued_requests, refused_rate, refused_repeats, refused_unread,
+    refused_room,
+} }
 
 impl SyncMachine {
     /// A snapshot of where the machine is.
@@ -290,13 +295,14 @@ impl SyncMachine {
 
     /// What is counted of each peer is what is in flight to it.
     fn check_requests(&self) -> Result<(), &'static str> {
-        let count = |id: PeerId, of: fn(&InFlight) -> bool| {
-            let to_peer = self.requests.values().filter(|in_flight| in_flight.peer == id && of(in_flight));
-            u32::try_from(to_peer.count()).unwrap_or(u32::MAX)
-        };
+        let mut counts: BTreeMap<PeerId, (u32, u32)> = BTreeMap::new();
+        for in_flight in self.requests.values() {
+            let (for_data, following) = counts.entry(in_flight.peer).or_default();
+            *for_data = for_data.saturating_add(u32::from(in_flight.is_for_data()));
+            *following = following.saturating_add(u32::from(in_flight.is_follow()));
+        }
         let counted = |(id, peer): (PeerId, &Peer)| {
-            peer.in_flight == count(id, InFlight::is_for_data)
-                && peer.following == count(id, InFlight::is_follow)
+            (peer.in_flight, peer.following) == counts.get(&id).copied().unwrap_or_default()
         };
         let follow_requests = usize::try_from(self.config.follow_requests).unwrap_or(usize::MAX);
         match () {

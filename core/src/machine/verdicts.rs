@@ -31,6 +31,7 @@ pub(super) struct Jobs {
     pub(super) waiting: VecDeque<(JobId, Job)>,
     running: u32,
 }
+saved! { struct Jobs { records, waiting, running } }
 
 /// What a job is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +41,7 @@ pub(super) enum JobRecord {
     Observe(ObserveRecord),
     Votes { buffer: BufferId },
 }
+saved! { enum JobRecord { 0 => Certify(it), 1 => Check(it), 2 => Observe(it), 3 => Votes { buffer } } }
 
 /// An answer of commits that is being certified.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +55,7 @@ pub(super) struct CertifyRecord {
     pub(super) blocks: Vec<Payload>,
     pub(super) purpose: Purpose,
 }
+saved! { struct CertifyRecord { peer, range, epoch, buffer, blocks, purpose } }
 
 /// A commit of our own consensus that is being decoded. Nobody else may have it, so it is kept until that is done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +65,7 @@ pub(super) struct ObserveRecord {
     /// How often a worker has died over it.
     pub(super) failures: u32,
 }
+saved! { struct ObserveRecord { buffer, job, failures } }
 
 /// Blocks of one message that are being checked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +75,7 @@ pub(super) struct CheckRecord {
     pub(super) buffer: BufferId,
     pub(super) slots: Vec<(CommitIndex, usize)>,
 }
+saved! { struct CheckRecord { peer, buffer, slots } }
 
 impl Jobs {
     /// Takes a job to be handed out.

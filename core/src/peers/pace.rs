@@ -22,6 +22,7 @@ pub(crate) struct Pace {
     /// Bytes per second of its answers, from the request to their end.
     rate: Option<u64>,
 }
+saved! { struct Pace { latency_us, round_trip_us, rate } }
 
 impl Pace {
     /// Time to the first part of an answer, in microseconds, if it is known.

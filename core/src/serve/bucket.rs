@@ -14,6 +14,7 @@ pub(super) struct Bucket {
     /// When `used` was true.
     at: Timestamp,
 }
+saved! { struct Bucket { used, at } }
 
 impl Bucket {
     /// Whether anything more may be charged, at `rate` units a second.

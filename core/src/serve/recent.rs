@@ -21,10 +21,12 @@ pub(super) struct Answered {
     at: Timestamp,
     fingerprint: u64,
 }
+saved! { struct Answered { at, fingerprint } }
 
 /// The last answers to one peer, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Recent(VecDeque<Answered>);
+saved! { struct Recent(value) }
 
 impl Answered {
     pub(super) fn new(plan: &ServePlan, at: Timestamp) -> Self {

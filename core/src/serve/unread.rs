@@ -22,12 +22,14 @@ const REMEMBERED: usize = 1_024;
 /// The peers that left answers unread, for as long as that is held against them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Unread(BTreeMap<PeerId, Rest>);
+saved! { struct Unread(value) }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Rest {
     until: Timestamp,
     doubled: u8,
 }
+saved! { struct Rest { until, doubled } }
 
 impl Unread {
     /// Whether one answer at a time is enough for this peer now.
