@@ -6,7 +6,7 @@ mod common;
 use common::Bench;
 use serde_json::Value;
 use soma_sync_core::{Config, Event, command::Offence, types::PeerId};
-use soma_sync_proto::trace::{CommandKind, EndReason, EntryEncoder, TraceFile, TraceReader};
+use soma_sync_proto::trace::{CommandKind, EndReason, EntryEncoder, Replay, TraceFile, TraceReader};
 use soma_sync_sim::{
     chain::ChainSpec,
     hostile::{Lab, Manner, misbehave},
@@ -208,11 +208,17 @@ fn what_is_cut_or_strange_makes_no_page_or_one_that_does_not_say_so() {
     assert!(again.contains("exists"), "{again}");
 }
 
-/// The trace from its event `from` on, as a node writes it that keeps only the last part.
-fn last_part(trace: &[u8], from: u64) -> Vec<u8> {
+/// The trace from its event `from` on, as a node writes it that keeps only the last part; with the machine's state or
+/// without.
+fn last_part(trace: &[u8], from: u64, with_state: bool) -> Vec<u8> {
+    let mut replay = Replay::new(TraceReader::open(trace).expect("a trace")).expect("a whole one");
+    while replay.reader().events() < from {
+        replay.step().expect("it can be read");
+    }
     let mut reader = TraceReader::open(trace).expect("a trace");
     let mut header = reader.header().clone();
     header.skipped_events = from;
+    header.state = with_state.then(|| replay.machine().save().expect("no commands wait").into());
     header.build = "</script><script>document.body.remove()</script>".to_owned();
     let mut file = TraceFile::new(Vec::new(), &header).expect("a vector takes everything");
     let mut encoder = EntryEncoder::new(false);
@@ -231,7 +237,7 @@ fn last_part(trace: &[u8], from: u64) -> Vec<u8> {
 fn what_cannot_be_replayed_is_not_shown_or_passes_for_whole() {
     let bench = Bench::new();
     let (trace, _) = troubled();
-    let part = last_part(&trace, 900);
+    let part = last_part(&trace, 900, false);
     let (page, data) = page_of(&bench, &part, "part");
     assert_eq!(page.matches("</script>").count(), 2);
     assert!(data["build"].as_str().expect("text").contains("</script>"));
@@ -245,4 +251,9 @@ fn what_cannot_be_replayed_is_not_shown_or_passes_for_whole() {
     let duration = data["duration"].as_u64().expect("a number");
     assert!(numbers(&data["requests"]["to"]).iter().all(|to| *to <= duration));
     leave("trace-view-part.html", &page);
+    let (_, data) = page_of(&bench, &last_part(&trace, 900, true), "state");
+    assert_eq!(data["replayed"], true);
+    let note = data["notes"][0].as_str().expect("a note");
+    assert!(note.contains("begins after 900 events"), "{note}");
+    assert_eq!(data["stored"], page_of(&bench, &trace, "whole").1["stored"]);
 }

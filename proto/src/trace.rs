@@ -15,7 +15,8 @@
 //!   u64       check: XXH3-64 of the body, its seed XXH3-64 of the sixteen bytes with the check before as seed
 //! ```
 //!
-//! Items are the protobuf messages of `proto/trace.proto`. The first frame holds the header; those after it entries, an
+//! Items are the protobuf messages of `proto/trace.proto`. The first frame holds the header, and where the trace does not
+//! begin with its machine, that machine's state, of one layout ([`SyncMachine::save`]); those after it entries, an
 //! event each, and a digest of all commands so far; the last one why the trace ends. A file that was cut off is read up
 //! to its last whole frame, and [`Ending::Torn`] says so; one with a byte changed, left out or moved is refused there.
 //! Reading is bounded: by [`ITEM_BYTES_MAX`] for a frame, and by a number of messages within an item.
@@ -44,6 +45,8 @@ pub use replay::{Difference, Replay, ReplayError, Step, Watch};
 pub use writer::{Chunk, EntryEncoder, TooLarge, TraceFile, TraceWriter, framed, header_items, record};
 
 use generated as pb;
+#[cfg(doc)]
+use soma_sync_core::SyncMachine;
 
 /// The version of the items that this crate writes, and the one that it reads.
 pub const VERSION: u32 = 1;
@@ -52,6 +55,8 @@ pub const MAGIC: [u8; 8] = *b"SOMATRC2";
 /// Most bytes of one item, and about the most of a frame: 64 MiB. An event that is larger with the bytes of its payloads
 /// is kept without them; one that is larger without them cannot be recorded.
 pub const ITEM_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most bytes of a machine's state in a header: half an item.
+pub const STATE_BYTES_MAX: usize = ITEM_BYTES_MAX / 2;
 
 /// Why a trace ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]

@@ -187,6 +187,7 @@ async fn record(
         started,
         started_unix_ms: 0,
         skipped_events: 0,
+        state: None,
     };
     let begin = Handle::current().spawn_blocking(move || Recorder::start(&trace, header));
     let begun = begin.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));

@@ -22,6 +22,7 @@ pub fn write_trace<W: Write>(output: W, world: &World, node: NodeId) -> io::Resu
         started: *started,
         started_unix_ms: 0,
         skipped_events: 0,
+        state: None,
     };
     record(output, &header, events.iter().cloned())
 }

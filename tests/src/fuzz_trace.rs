@@ -18,6 +18,7 @@ pub fn header() -> TraceHeader {
         started: Timestamp::from_micros(5),
         started_unix_ms: 1_700_000_000_000,
         skipped_events: 0,
+        state: None,
     }
 }
 

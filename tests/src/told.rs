@@ -1,7 +1,7 @@
 //! What a machine was made of and told: as a trace, and told to a machine again.
 
-use soma_sync_core::{Config, Event, NewError, SyncMachine, Timestamp, start::Start};
-use soma_sync_proto::trace::{Judge, TraceError, TraceHeader, TraceReader, Watch, record};
+use soma_sync_core::{Config, Event, SyncMachine, Timestamp, start::Start};
+use soma_sync_proto::trace::{Judge, ReplayError, TraceError, TraceHeader, TraceReader, Watch, record};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a machine was made of, and its events.
@@ -30,6 +30,7 @@ impl Told {
             started: Timestamp::ZERO,
             started_unix_ms: 0,
             skipped_events: 0,
+            state: None,
         };
         Self { header, events: Vec::new() }
     }
@@ -62,9 +63,8 @@ impl Told {
     /// # Errors
     ///
     /// Where it cannot work.
-    pub fn machine(&self) -> Result<SyncMachine, NewError> {
-        let TraceHeader { config, start, seed, started, .. } = self.header.clone();
-        SyncMachine::new(config, start, started, seed)
+    pub fn machine(&self) -> Result<SyncMachine, ReplayError> {
+        self.header.machine()
     }
 
     /// Tells a machine all of it; gives the machine, if nothing was broken.
@@ -74,7 +74,7 @@ impl Told {
     /// What was broken, where something was, or that the machine panicked.
     pub fn tell(&self) -> Result<SyncMachine, String> {
         let mut machine = self.machine().map_err(|error| error.to_string())?;
-        let mut judge = Judge::new(&self.header);
+        let mut judge = Judge::new(&self.header, &machine);
         for (position, (at, event)) in self.events.iter().enumerate() {
             judge.event(*at, event);
             let told = catch_unwind(AssertUnwindSafe(|| {

@@ -2,10 +2,13 @@
 //! recorded replays.
 
 use proptest::{prelude::*, sample::Index};
-use soma_sync_core::{Config, Timestamp, event::Event, payload::Payload, request::ResponsePart};
+use soma_sync_core::{
+    Config, RestoreError, Timestamp, event::Event, payload::Payload, request::ResponsePart,
+};
 use soma_sync_proto::trace::{
-    CommandKind, EndReason, Ending, EntryEncoder, FrameError, Mark, Replay, ReplayError, Step, TraceEntry,
-    TraceError, TraceFile, TraceHeader, TraceReader, TraceWriter, framed, header_items,
+    CommandKind, EndReason, Ending, EntryEncoder, FrameError, Judge, Mark, Replay, ReplayError,
+    STATE_BYTES_MAX, Step, TraceEntry, TraceError, TraceFile, TraceHeader, TraceReader, TraceWriter, framed,
+    header_items,
 };
 use soma_sync_sim::{
     chain::{ChainMaker, ChainSpec, MadeCommit},
@@ -280,6 +283,66 @@ fn a_trace_without_its_beginning_is_replayed() {
     assert_eq!(read[0].number, 7);
     let replay = Replay::new(TraceReader::open(&written[..]).unwrap());
     assert!(matches!(replay, Err(ReplayError::Partial { skipped: 7 })));
+}
+
+#[test]
+fn a_trace_that_begins_with_a_state_replays_otherwise_or_is_judged_by_what_came_before() {
+    let (_, trace) = recorded(30);
+    let mut reader = TraceReader::open(&trace[..]).unwrap();
+    let mut entries = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        entries.push(entry);
+    }
+    let mut whole = Replay::new(TraceReader::open(&trace[..]).unwrap()).unwrap();
+    let mut parts = Vec::new();
+    for skipped in 0..entries.len() {
+        let state = whole.machine().save().map(Into::into);
+        assert!(state.is_some(), "commands wait");
+        let header = TraceHeader { skipped_events: skipped as u64, state, ..reader.header().clone() };
+        parts.push(write(&header, &entries[skipped..]));
+        assert_eq!(whole.step().unwrap(), Step::Same);
+    }
+    for (skipped, part) in parts.iter().enumerate() {
+        let mut replay = Replay::new(TraceReader::open(&part[..]).unwrap()).unwrap();
+        let mut judge = Judge::new(replay.reader().header(), replay.machine());
+        loop {
+            match replay.step_watched(&mut judge).unwrap() {
+                Step::Same => {}
+                Step::End => break,
+                other => panic!("begun after {skipped} events: {other:?}"),
+            }
+            assert_eq!(judge.judge(replay.machine()), Ok(()), "begun after {skipped} events");
+        }
+        assert_eq!(replay.reader().events(), (entries.len() - skipped) as u64);
+        assert_eq!(replay.machine(), whole.machine());
+    }
+    // A command that is another one is seen as in a whole trace.
+    let skipped = entries.len() / 2;
+    let position = skipped + entries[skipped..].iter().position(|entry| !entry.commands.is_empty()).unwrap();
+    entries[position].commands[0].hash ^= 1;
+    let header = TraceReader::open(&parts[skipped][..]).unwrap().header().clone();
+    let part = write(&header, &entries[skipped..]);
+    let mut replay = Replay::new(TraceReader::open(&part[..]).unwrap()).unwrap();
+    let difference = loop {
+        match replay.step().unwrap() {
+            Step::Same => {}
+            Step::Different(difference) => break difference,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((difference.entry.number, difference.position), (position as u64, 0));
+}
+
+#[test]
+fn a_state_that_is_damaged_or_too_large_is_taken() {
+    let replay = |state: Vec<u8>| {
+        let header = TraceHeader { skipped_events: 7, state: Some(state.into()), ..header() };
+        let written = write(&header, &entries());
+        Replay::new(TraceReader::open(std::io::Cursor::new(written)).unwrap())
+    };
+    assert!(matches!(replay(vec![0xff; 100]), Err(ReplayError::State(RestoreError::Layout { .. }))));
+    let large = vec![0xff; STATE_BYTES_MAX + 1];
+    assert!(matches!(replay(large), Err(ReplayError::Partial { skipped: 7 })));
 }
 
 #[test]

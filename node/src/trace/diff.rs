@@ -85,6 +85,7 @@ fn header_differences(a: &TraceHeader, b: &TraceHeader) -> Vec<&'static str> {
         (a.seed != b.seed, "seed"),
         (a.started != b.started, "when it was made"),
         (a.skipped_events != b.skipped_events, "how many events are missing"),
+        (a.state != b.state, "the state that they begin with"),
     ];
     differences.into_iter().filter_map(|(differs, what)| differs.then_some(what)).collect()
 }

@@ -55,6 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         "start": header.start.tip.reference.index.get(),
         "started_unix_ms": header.started_unix_ms,
         "skipped_events": header.skipped_events,
+        "state_bytes": header.state.as_ref().map(bytes::Bytes::len),
         "events": reader.events(),
         "commands": reader.commands(),
         "commands_by_kind": kinds,
@@ -88,6 +89,9 @@ fn describe(header: &TraceHeader) -> String {
     let _ = writeln!(text, "begins       after commit {}", header.start.tip.reference.index);
     if header.skipped_events > 0 {
         let _ = writeln!(text, "lacks        the first {} events", header.skipped_events);
+    }
+    if let Some(state) = &header.state {
+        let _ = writeln!(text, "replays      from the machine's state after these, {} bytes", state.len());
     }
     text
 }

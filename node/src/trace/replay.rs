@@ -99,7 +99,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn find(replay: &mut Replay<impl Read>, check: bool) -> Result<Found, ReplayError> {
-    let mut judge = check.then(|| Judge::new(replay.reader().header()));
+    let mut judge = check.then(|| Judge::new(replay.reader().header(), replay.machine()));
     loop {
         let event = replay.reader().events();
         // Where the machine panicked nothing but the reader is looked at any more.

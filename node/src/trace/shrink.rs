@@ -7,7 +7,7 @@ use crate::output::{about, print_result};
 use anyhow::{Context, Result, bail};
 use rerun::{Outcome, Recorded, Rerun};
 use serde_json::json;
-use soma_sync_proto::trace::{ReplayError, record};
+use soma_sync_proto::trace::record;
 use std::{
     fs::{self, File},
     io::BufWriter,
@@ -42,9 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     is_free(&arguments.out)?;
     let mut reader = open(path)?;
     let mut header = reader.header().clone();
-    if header.skipped_events > 0 {
-        return Err(unreadable(path, ReplayError::Partial { skipped: header.skipped_events }));
-    }
+    let first = Rerun::new(&header).with_context(|| format!("{} cannot be replayed", path.display()))?;
     let mut events = Vec::new();
     let mut recorded = Recorded::default();
     while let Some(entry) = reader.next_entry().map_err(|error| unreadable(path, error))? {
@@ -52,7 +50,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         events.push((entry.at, entry.event));
     }
     let all = events.len();
-    let first = Rerun::new(&header).with_context(|| format!("{} cannot be replayed", path.display()))?;
     let silenced = Silenced::new();
     let Some((outcome, through)) = first.clone().run(&events, &recorded) else {
         bail!("the machine ends well: no invariant is broken, nothing panics, nothing halts");

@@ -48,9 +48,13 @@ pub struct Header {
     /// The same by the wall clock, in milliseconds since the Unix epoch. Informative.
     #[prost(uint64, tag = "8")]
     pub started_unix_ms: u64,
-    /// How many events came before the first one that is kept; such a trace can be looked at and not be replayed.
+    /// How many events came before the first one that is kept. Such a trace is replayed from the state; without one it can be
+    /// looked at and not be replayed.
     #[prost(uint64, tag = "9")]
     pub skipped_events: u64,
+    /// The machine before the first event that is kept, as the core saves it; empty where it is one that was just made.
+    #[prost(bytes = "bytes", tag = "10")]
+    pub state: ::prost::bytes::Bytes,
 }
 /// The machine's configuration, whole. Durations are in nanoseconds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

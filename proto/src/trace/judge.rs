@@ -30,26 +30,31 @@ pub struct Judge {
     /// Jobs that workers have, and how many they may have.
     jobs: BTreeSet<JobId>,
     most_jobs: u32,
-    /// The last commit that was handed to consumers.
-    broadcast: CommitIndex,
+    /// The last commit that was handed to consumers, if that was seen.
+    broadcast: Option<CommitIndex>,
     /// The highest commit of which a peer was told since the last judgement.
     announced: CommitIndex,
     broken: Option<&'static str>,
 }
 
 impl Judge {
-    /// Before the first event of a machine that is made of this.
-    pub const fn new(header: &TraceHeader) -> Self {
-        let tip = header.start.tip.reference.index;
+    /// Before the first event of a trace with this header, whose [machine](TraceHeader::machine) this is.
+    ///
+    /// Of one that is in the midst of things, batches that storage has count as one, jobs that workers have do not count,
+    /// and what is handed to consumers first may begin anywhere.
+    pub fn new(header: &TraceHeader, machine: &SyncMachine) -> Self {
+        let status = machine.status();
+        let handed = status.queued.index;
+        let connected = status.peers.iter().filter(|peer| peer.connected).map(|peer| peer.id);
         Self {
             now: Timestamp::ZERO,
-            durable: tip,
-            batches: BTreeMap::new(),
-            handed: tip,
-            connected: BTreeSet::new(),
+            durable: status.durable,
+            batches: BTreeMap::from([(BatchId::new(0), handed)]),
+            handed,
+            connected: connected.collect(),
             jobs: BTreeSet::new(),
             most_jobs: header.config.max_verify_jobs,
-            broadcast: tip,
+            broadcast: header.state.is_none().then_some(header.start.tip.reference.index),
             announced: CommitIndex::GENESIS,
             broken: None,
         }
@@ -126,10 +131,10 @@ impl Watch for Judge {
                 if range.end() > self.durable {
                     self.broken = Some("commits are handed to consumers that are not durable");
                 }
-                if self.broadcast.next() != Some(range.start()) {
+                if self.broadcast.is_some_and(|last| last.next() != Some(range.start())) {
                     self.broken = Some("commits are handed to consumers out of order");
                 }
-                self.broadcast = range.end();
+                self.broadcast = Some(range.end());
             }
             Command::Respond { response: ResponsePart::Availability { highest: index, .. }, .. }
             | Command::SendRequest { request: Request::Push { index }, .. } => {

@@ -1,7 +1,7 @@
 //! Replaying: the same machine, told the same, must say the same.
 
 use super::{Mark, TraceEntry, TraceError, TraceReader, hash::CommandHasher};
-use soma_sync_core::{NewError, SyncMachine, Timestamp, command::Command, event::Event};
+use soma_sync_core::{NewError, RestoreError, SyncMachine, Timestamp, command::Command, event::Event};
 use std::io::Read;
 
 /// Why a trace cannot be replayed, or not any further.
@@ -10,8 +10,10 @@ pub enum ReplayError {
     /// The trace cannot be read.
     #[error(transparent)]
     Trace(#[from] TraceError),
-    /// It does not begin where the machine did.
-    #[error("it lacks the first {skipped} events, so that it can be looked at and not be replayed")]
+    /// It does not begin where the machine did, and has no state to go on from.
+    #[error(
+        "it lacks the first {skipped} events and the state after them: it can be looked at and not be replayed"
+    )]
     Partial {
         /// How many events are missing.
         skipped: u64,
@@ -19,6 +21,9 @@ pub enum ReplayError {
     /// No machine can be made of its header.
     #[error("no machine can be made of what its header says")]
     New(#[from] NewError),
+    /// It begins with a state that no machine can be made of.
+    #[error("no machine can be made of the state that it begins with")]
+    State(#[from] RestoreError),
 }
 
 /// The first command that is another one than what was recorded.
@@ -72,14 +77,9 @@ impl<R: Read> Replay<R> {
     /// Makes the machine.
     ///
     /// # Errors
-    /// Where the trace does not begin where its machine did, or no machine can be made of its header.
+    /// As [`TraceHeader::machine`](super::TraceHeader::machine).
     pub fn new(reader: TraceReader<R>) -> Result<Self, ReplayError> {
-        let header = reader.header();
-        if header.skipped_events > 0 {
-            return Err(ReplayError::Partial { skipped: header.skipped_events });
-        }
-        let machine =
-            SyncMachine::new(header.config.clone(), header.start.clone(), header.started, header.seed)?;
+        let machine = reader.header().machine()?;
         Ok(Self { reader, machine, hasher: CommandHasher::default() })
     }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use blake2::{Blake2b256, Digest};
 use prost::Message;
-use soma_sync_core::{SyncMachine, command::Command, event::Event, time::Timestamp};
+use soma_sync_core::{command::Command, event::Event, time::Timestamp};
 use std::{
     io::{self, Write},
     mem,
@@ -258,7 +258,7 @@ fn check(hasher: &Blake2b256, events: u64, commands: u64) -> pb::Check {
 /// Bytes that gather before a frame is written.
 const FRAME_BYTES: usize = 256 * 1024;
 
-/// Records as `header` says what a new machine says to these events, and gives the output back. Where the machine panics,
+/// Records what the machine that `header` is of says to these events, and gives the output back. Where the machine panics,
 /// the trace ends with the event that it did not come back from.
 ///
 /// # Errors
@@ -268,9 +268,7 @@ pub fn record<W: Write>(
     header: &TraceHeader,
     events: impl IntoIterator<Item = (Timestamp, Event)>,
 ) -> io::Result<W> {
-    let (config, start) = (header.config.clone(), header.start.clone());
-    let machine = SyncMachine::new(config, start, header.started, header.seed).map_err(io::Error::other)?;
-    let mut machine = AssertUnwindSafe(machine);
+    let mut machine = AssertUnwindSafe(header.machine().map_err(io::Error::other)?);
     let mut writer = TraceWriter::new(output, header)?;
     for (at, event) in events {
         let kept = event.clone();

@@ -36,6 +36,7 @@ impl Bench {
             started: Timestamp::ZERO,
             started_unix_ms: 0,
             skipped_events: 0,
+            state: None,
         };
         Self { directory: TempDir::new().unwrap(), header }
     }

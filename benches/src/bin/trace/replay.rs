@@ -94,6 +94,7 @@ fn recorded(chain: &Chain, config: Config) -> Result<(TraceHeader, Vec<(Timestam
         started: Timestamp::ZERO,
         started_unix_ms: 0,
         skipped_events: 0,
+        state: None,
     };
     // The verdicts of the recorded run have payloads without fingerprints, which the machine does not compare.
     let with_fingerprints = world.recorded(client).iter().cloned().map(|(at, mut event)| {

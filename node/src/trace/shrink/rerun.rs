@@ -4,14 +4,13 @@
 //! was asked: of whom, and for which commits.
 
 use crate::trace::work::Work;
-use anyhow::Result;
 use soma_sync_core::{
     SyncMachine, Timestamp,
     command::{BatchId, Halt},
     event::{Event, JobId, RequestId},
     types::PeerId,
 };
-use soma_sync_proto::trace::{CommandKind, Judge, Mark, TraceHeader, Watch};
+use soma_sync_proto::trace::{CommandKind, Judge, Mark, ReplayError, TraceHeader, Watch};
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -69,6 +68,8 @@ impl Recorded {
 pub(super) struct Rerun {
     machine: SyncMachine,
     judge: Judge,
+    /// Whether the machine had handed out work before the trace began, whose ids are as recorded.
+    begun_before: bool,
     /// Work that the machine has handed out and that no recorded id stands for.
     handed_out: BTreeMap<About, VecDeque<Work>>,
     assigned: BTreeMap<Work, Work>,
@@ -76,11 +77,12 @@ pub(super) struct Rerun {
 }
 
 impl Rerun {
-    pub(super) fn new(header: &TraceHeader) -> Result<Self> {
-        let (config, start) = (header.config.clone(), header.start.clone());
-        let judge = Judge::new(header);
-        let machine = SyncMachine::new(config, start, header.started, header.seed)?;
-        Ok(Self { machine, judge, handed_out: BTreeMap::new(), assigned: BTreeMap::new(), told: None })
+    pub(super) fn new(header: &TraceHeader) -> Result<Self, ReplayError> {
+        let machine = header.machine()?;
+        let judge = Judge::new(header, &machine);
+        let (handed_out, assigned) = (BTreeMap::new(), BTreeMap::new());
+        let begun_before = header.state.is_some();
+        Ok(Self { machine, judge, begun_before, handed_out, assigned, told: None })
     }
 
     /// The same, which keeps what the machine was told, with the ids that it was told.
@@ -159,7 +161,8 @@ impl Rerun {
         if let Some(assigned) = self.assigned.get(&old) {
             return Some(*assigned);
         }
-        let assigned = self.handed_out.get_mut(recorded.0.get(&old)?)?.pop_front()?;
+        let Some(about) = recorded.0.get(&old) else { return self.begun_before.then_some(old) };
+        let assigned = self.handed_out.get_mut(about)?.pop_front()?;
         self.assigned.insert(old, assigned);
         Some(assigned)
     }

@@ -83,6 +83,8 @@ pub(super) struct Collected {
     pub(super) requests: Requests,
     pub(super) incidents: Incidents,
     told: Told,
+    /// How many events came before those that are there, where the machine goes on from its state after them.
+    begun_before: Option<u64>,
 }
 
 impl Collected {
@@ -93,7 +95,12 @@ impl Collected {
             requests: Requests::default(),
             incidents: Incidents::default(),
             told: Told::new(reader.header()),
+            begun_before: reader.header().state.as_ref().map(|_| reader.header().skipped_events),
         };
+        let peers = collected.told.machine().map(|machine| machine.status().peers).unwrap_or_default();
+        for peer in peers.iter().filter(|peer| peer.connected) {
+            collected.peers.lane(&peer.id);
+        }
         while let Some(entry) = reader.next_entry()? {
             collected.take(&entry, extent.at(entry.at));
         }
@@ -158,7 +165,10 @@ impl Collected {
         let peers = self.peers.without_lane.then(|| {
             format!("Peers after the first {PEERS_MAX} have no lane, and their requests are not shown.")
         });
-        [lost, cut, incidents, peers].into_iter().flatten().collect()
+        let before = self.begun_before.map(|events| {
+            format!("It begins after {events} events; requests that were under way then are not shown.")
+        });
+        [lost, before, cut, incidents, peers].into_iter().flatten().collect()
     }
 
     pub(super) fn peers_json(&self) -> Value {

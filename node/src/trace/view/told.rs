@@ -1,7 +1,7 @@
 //! A machine that is told what a trace holds, as long as it says what was recorded.
 
 use soma_sync_core::{SyncMachine, command::Command};
-use soma_sync_proto::trace::{Mark, TraceEntry, TraceHeader};
+use soma_sync_proto::trace::{Mark, ReplayError, TraceEntry, TraceHeader};
 use std::panic::{self, AssertUnwindSafe};
 
 /// The machine, or why there is none any more.
@@ -11,15 +11,13 @@ pub(super) struct Told {
 
 impl Told {
     pub(super) fn new(header: &TraceHeader) -> Self {
-        if header.skipped_events > 0 {
-            let lacks = format!("It lacks the first {} events", header.skipped_events);
-            return Self { machine: Err(lacks) };
-        }
-        let machine =
-            SyncMachine::new(header.config.clone(), header.start.clone(), header.started, header.seed);
-        Self {
-            machine: machine.map(Box::new).map_err(|error| format!("No machine can be made of it ({error})")),
-        }
+        let why = |error| match error {
+            ReplayError::Partial { skipped } => format!("It lacks the first {skipped} events"),
+            ReplayError::New(error) => format!("No machine can be made of it ({error})"),
+            ReplayError::State(error) => format!("It begins with a state that is not taken ({error})"),
+            ReplayError::Trace(error) => format!("It cannot be read ({error})"),
+        };
+        Self { machine: header.machine().map(Box::new).map_err(why) }
     }
 
     /// Tells the machine an event. Gives the commands that came of it, each beside the mark that was recorded of it.
