@@ -168,6 +168,27 @@ fn what_is_held_in_memory_is_not_written_when_asked_for() {
     assert!(info["events"].as_u64().expect("a number") > 10, "{info}");
 }
 
+#[test]
+fn a_ring_that_lost_the_beginning_of_a_run_does_not_replay() {
+    let bench = bench();
+    let mut server = Running::start(&bench, "node --store first --listen 127.0.0.1:0");
+    let address = server.listening();
+    let arguments = "--trace last.trace --trace-last 160KiB --genesis chain.bin --until synced --json";
+    Running::start(&bench, &format!("node --store client {arguments} --peer {address} {SLOWLY}")).done();
+    stop(server);
+    let info = bench.json("trace info last.trace");
+    assert!(info["skipped_events"].as_u64().expect("a number") > 10, "{info}");
+    assert!(info["state_bytes"].as_u64().expect("a number") > 1_000, "{info}");
+    let replayed = assert_replays(&bench, "last.trace");
+    assert_eq!([&replayed["stored"], &replayed["events"]], [&COMMITS.into(), &info["events"]]);
+    let text = bench.run("trace info last.trace");
+    assert!(String::from_utf8_lossy(&text.stdout).contains("from the machine's state"), "{text:?}");
+    assert_eq!(bench.json("trace view last.trace --out last.html")["replayed"], true);
+    assert_eq!(bench.json("trace diff last.trace last.trace")["same"], true);
+    let said = bench.failure("trace shrink last.trace --out small.trace");
+    assert!(said.contains("ends well"), "{said}");
+}
+
 /// The trace of a simulated node, that pins a commit which the chain contradicts: it ends in a halt.
 fn halting_trace() -> Vec<u8> {
     let spec =

@@ -146,7 +146,7 @@ impl<S: Store, T: Transport> Driver<S, T> {
             self.execute(command);
         }
         if let Some(recorder) = &mut self.recorder {
-            recorder.finished(now);
+            recorder.finished(now, &self.machine);
         }
         if store_failed {
             // Behind every batch that was handed over before the machine knew.

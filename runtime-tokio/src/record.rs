@@ -3,14 +3,18 @@
 //! The driver encodes each event before it tells the machine, and what names each command after. A thread of its own packs
 //! and writes. Where the disk takes less than there is to write, the recording ends, and says so; the node goes on.
 
+use bytes::Bytes;
 use soma_sync_core::{
+    SyncMachine,
     command::{Command, Notice},
     event::Event,
     payload::Payload,
     request::ResponsePart,
     time::Timestamp,
 };
-use soma_sync_proto::trace::{Chunk, EndReason, EntryEncoder, TraceFile, TraceHeader, fingerprint};
+use soma_sync_proto::trace::{
+    Chunk, EndReason, EntryEncoder, STATE_BYTES_MAX, TraceFile, TraceHeader, fingerprint,
+};
 use std::{
     collections::VecDeque,
     ffi::OsString,
@@ -50,9 +54,10 @@ pub enum Keep {
     All,
     /// About the last so many bytes, in memory. Written when the machine halts, when the driver panics, when the node stops
     /// and when it is [asked for](crate::node::NodeHandle::write_trace), each time anew. Where the beginning is missing,
-    /// a trace can be looked at and not be replayed.
+    /// the trace begins with the machine's state and replays from there. A state of more than a quarter of the bytes is not
+    /// kept: then it can be looked at and not be replayed.
     Last {
-        /// How many bytes.
+        /// How many bytes, states among them.
         bytes: usize,
     },
 }
@@ -74,6 +79,9 @@ impl TraceConfig {
 const CHUNK_BYTES: usize = 256 * 1024;
 /// How many pieces what is held in memory has at least, of which the oldest goes at once.
 const RING_CHUNKS: usize = 16;
+/// Which part of what is held in memory a state of the machine may take: beside it there is room for as many events and a
+/// second one, so that the first can go and leave a trace that replays.
+const RING_STATES: usize = 4;
 /// How long, at most, while anything happens: what a process that is killed has lost.
 const CHUNK_TIME: Duration = Duration::from_secs(1);
 
@@ -105,13 +113,26 @@ enum Order {
     End(EndReason),
 }
 
-/// The last chunks.
+/// The last chunks, some of them with the state of the machine before them. What is dropped makes such a one the first.
+///
+/// A state is saved once as many bytes of events have come as the one before had: so states take at most half of the
+/// memory, and saving them at most as much work as recording.
 struct Ring {
     header: TraceHeader,
     file: PathBuf,
-    chunks: VecDeque<Chunk>,
+    pieces: VecDeque<Piece>,
+    /// The machine before what is gathered now, where it was saved.
+    state: Option<Bytes>,
+    /// How long the state saved last is, and how many bytes of events came since.
+    state_bytes: usize,
+    bytes_since: usize,
     bytes: usize,
     bytes_max: usize,
+}
+
+struct Piece {
+    state: Option<Bytes>,
+    chunk: Chunk,
 }
 
 impl Recorder {
@@ -149,7 +170,10 @@ impl Recorder {
             Keep::Last { bytes } => Sink::Ring(Box::new(Ring {
                 header,
                 file: config.file.clone(),
-                chunks: VecDeque::new(),
+                pieces: VecDeque::new(),
+                state: None,
+                state_bytes: 0,
+                bytes_since: 0,
                 bytes: 0,
                 bytes_max: bytes,
             })),
@@ -193,8 +217,8 @@ impl Recorder {
         }
     }
 
-    /// Everything that came of it has been said.
-    pub(crate) fn finished(&mut self, now: Timestamp) {
+    /// Everything that came of it has been said by the machine, which is as it will be told the next one.
+    pub(crate) fn finished(&mut self, now: Timestamp, machine: &SyncMachine) {
         if matches!(self.sink, Sink::Ended) {
             return;
         }
@@ -206,6 +230,9 @@ impl Recorder {
             self.encoder.gathered() >= self.chunk_bytes || now.saturating_since(self.since) >= CHUNK_TIME;
         if due || self.urgent {
             self.hand_over(now);
+            if let Sink::Ring(ring) = &mut self.sink {
+                ring.save(machine);
+            }
         }
         if self.urgent {
             (self.urgent, self.halted) = (false, true);
@@ -273,20 +300,45 @@ impl Drop for Recorder {
 
 impl Ring {
     fn push(&mut self, chunk: Chunk) {
+        if chunk.is_empty() {
+            return;
+        }
         self.bytes += chunk.len();
-        self.chunks.push_back(chunk);
-        while self.bytes > self.bytes_max
-            && self.chunks.len() > 1
-            && let Some(oldest) = self.chunks.pop_front()
-        {
-            self.bytes -= oldest.len();
-            self.header.skipped_events += oldest.events();
+        self.bytes_since += chunk.len();
+        self.pieces.push_back(Piece { state: self.state.take(), chunk });
+        self.make_room();
+    }
+
+    /// Keeps the machine's state before what comes next, where it is time.
+    fn save(&mut self, machine: &SyncMachine) {
+        if self.bytes_since < self.state_bytes || self.state.is_some() {
+            return;
+        }
+        let Some(state) = machine.save() else { return };
+        (self.state_bytes, self.bytes_since) = (state.len(), 0);
+        if state.len() <= STATE_BYTES_MAX.min(self.bytes_max / RING_STATES) {
+            self.bytes += state.len();
+            self.state = Some(state.into());
+            self.make_room();
+        }
+    }
+
+    /// Drops the oldest pieces, up to one that has a state if there is any.
+    fn make_room(&mut self) {
+        while self.bytes > self.bytes_max && self.pieces.len() > 1 {
+            let with_state = self.pieces.iter().skip(1).position(|piece| piece.state.is_some());
+            for Piece { state, chunk } in self.pieces.drain(..=with_state.unwrap_or(0)) {
+                self.bytes -= chunk.len() + state.map_or(0, |state| state.len());
+                self.header.skipped_events += chunk.events();
+            }
         }
     }
 
     fn write(&self, reason: EndReason) -> io::Result<()> {
-        let mut file = TraceFile::new(File::create(&self.file)?, &self.header)?;
-        self.chunks.iter().try_for_each(|chunk| file.write(chunk.clone()))?;
+        let state = self.pieces.front().and_then(|piece| piece.state.clone());
+        let header = TraceHeader { state, ..self.header.clone() };
+        let mut file = TraceFile::new(File::create(&self.file)?, &header)?;
+        self.pieces.iter().try_for_each(|piece| file.write(piece.chunk.clone()))?;
         file.end(reason)?.sync_all()
     }
 }

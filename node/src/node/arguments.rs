@@ -41,7 +41,8 @@ pub(crate) struct Arguments {
     /// Keep the bytes of blocks and commits in the trace, too.
     #[arg(long, requires = "trace")]
     pub(super) trace_full: bool,
-    /// Hold about the last so many bytes of the trace in memory, and write them on a halt, a panic, the end and SIGUSR1.
+    /// Hold about the last so many bytes of the trace in memory, and write them on a halt, a panic, the end and SIGUSR1. It
+    /// replays from the machine's state, which has to fit a quarter of them.
     #[arg(long, requires = "trace", value_name = "SIZE", value_parser = crate::units::parse_bytes)]
     pub(super) trace_last: Option<u32>,
     #[command(flatten)]

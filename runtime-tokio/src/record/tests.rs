@@ -1,13 +1,14 @@
 use super::*;
 use soma_sync_core::{
     config::Config,
-    event::RequestId,
+    event::{InboundId, RequestId},
+    request::{CommitInfoQuery, Request},
     start::Start,
     types::{ChainId, CommitIndex, PeerId},
 };
-use soma_sync_proto::trace::{Ending, TraceEntry, TraceReader};
+use soma_sync_proto::trace::{Ending, Replay, Step, TraceEntry, TraceReader};
 use soma_sync_sim::chain::{ChainMaker, ChainSpec};
-use std::{sync::Arc as Shared, time::Duration};
+use std::sync::Arc as Shared;
 use tempfile::TempDir;
 
 /// A directory for a trace, and what it begins with.
@@ -61,10 +62,20 @@ impl Bench {
     }
 }
 
-fn record(recorder: &mut Recorder, at: u64, mut event: Event) {
+/// Tells a machine, as a driver does.
+fn tell(recorder: &mut Recorder, machine: &mut SyncMachine, at: u64, mut event: Event) {
     let at = Timestamp::from_micros(at);
     recorder.event(at, &mut event);
-    recorder.finished(at);
+    machine.handle(at, event);
+    while let Some(command) = machine.poll_command() {
+        recorder.command(&command);
+    }
+    recorder.finished(at, machine);
+}
+
+/// An event of a machine that does not matter.
+fn record(recorder: &mut Recorder, at: u64, event: Event) {
+    tell(recorder, &mut Bench::new().header.machine().unwrap(), at, event);
 }
 
 #[test]
@@ -108,7 +119,7 @@ fn a_payload_is_recorded_without_its_fingerprint() {
     };
     let mut event = Event::ResponsePart { id: RequestId::new(0), part };
     recorder.event(Timestamp::ZERO, &mut event);
-    recorder.finished(Timestamp::ZERO);
+    recorder.finished(Timestamp::ZERO, &bench.header.machine().unwrap());
     let Event::ResponsePart { part: ResponsePart::Blocks { blocks, .. }, .. } = &event else { panic!() };
     assert_eq!(blocks[0].fingerprint(), fingerprint(b"a block"), "the machine is told another one");
     drop(recorder);
@@ -144,28 +155,75 @@ fn the_event_that_the_machine_panics_on_is_lost() {
     assert_eq!(entries.iter().map(|entry| entry.unfinished).collect::<Vec<_>>(), [false, true]);
 }
 
+/// Peers that come, ask, are asked and go, for so many events; then the machine.
+fn busy(bench: &Bench, recorder: &mut Recorder, events: u64, mut each: impl FnMut(&Recorder)) -> SyncMachine {
+    let mut machine = bench.header.machine().unwrap();
+    for number in 0..events {
+        let peer = PeerId::new([u8::try_from(number / 4 % 5).unwrap(); 32]);
+        let request = Ok(Request::CommitInfo(CommitInfoQuery::Latest));
+        let event = match number % 4 {
+            0 => Event::PeerConnected { peer },
+            1 => Event::RequestReceived { id: InboundId::new(number), peer, request },
+            2 => Event::Tick,
+            _ => Event::PeerDisconnected { peer },
+        };
+        tell(recorder, &mut machine, number * 1_000, event);
+        each(recorder);
+    }
+    machine
+}
+
+/// Bytes that a ring has in memory.
+fn counted(recorder: &Recorder) -> usize {
+    let Sink::Ring(ring) = &recorder.sink else { panic!() };
+    let states = ring.pieces.iter().filter_map(|piece| piece.state.as_ref()).chain(&ring.state);
+    let bytes = states.map(Bytes::len).chain(ring.pieces.iter().map(|piece| piece.chunk.len())).sum();
+    assert_eq!(ring.bytes, bytes, "bytes are miscounted");
+    bytes
+}
+
 #[test]
 fn memory_grows_with_what_is_recorded_or_the_end_of_it_is_lost() {
-    let bench = Bench::new();
-    let keep = Keep::Last { bytes: 10_000 };
-    let (mut recorder, _written) = bench.start(&TraceConfig { keep, ..bench.config() });
-    let millisecond = u64::try_from(Duration::from_millis(1).as_micros()).unwrap();
-    let peer = PeerId::new([1; 32]);
-    let events = 100_000;
-    for at in 0..events {
-        record(&mut recorder, at * millisecond, Event::PeerConnected { peer });
-        let Sink::Ring(ring) = &recorder.sink else { panic!() };
-        assert!(ring.bytes <= 10_000, "{}", ring.bytes);
+    // Where there is no room for a state, and where there is.
+    for (bytes, replays) in [(6_000, false), (40_000, true)] {
+        let bench = Bench::new();
+        let keep = Keep::Last { bytes };
+        let (mut recorder, _written) = bench.start(&TraceConfig { keep, ..bench.config() });
+        let events = 20_000;
+        busy(&bench, &mut recorder, events, |recorder| assert!(counted(recorder) <= bytes));
+        assert!(counted(&recorder) >= bytes / 4, "hardly anything is kept");
+        assert!(recorder.write_ring(EndReason::Asked).unwrap().is_ok());
+        let (header, entries, ending) = bench.read();
+        assert_eq!(ending, Ending::Whole(EndReason::Asked));
+        assert_eq!(entries.last().unwrap().number, events - 1);
+        assert_eq!(header.skipped_events + entries.len() as u64, events);
+        assert_eq!(header.state.is_some(), replays);
+        // It goes on, and is written again at the end.
+        record(&mut recorder, events * 1_000, Event::Tick);
+        drop(recorder);
+        let (_, entries, ending) = bench.read();
+        assert_eq!(ending, Ending::Whole(EndReason::Stopped));
+        assert_eq!(entries.last().map(|entry| &entry.event), Some(&Event::Tick));
     }
-    assert!(recorder.write_ring(EndReason::Asked).unwrap().is_ok());
-    let (header, entries, ending) = bench.read();
-    assert_eq!(ending, Ending::Whole(EndReason::Asked));
-    assert_eq!(entries.last().unwrap().number, events - 1);
-    assert_eq!(header.skipped_events + entries.len() as u64, events);
-    // It goes on, and is written again at the end.
-    record(&mut recorder, events * millisecond, Event::Tick);
-    drop(recorder);
-    let (_, entries, ending) = bench.read();
-    assert_eq!(ending, Ending::Whole(EndReason::Stopped));
-    assert_eq!(entries.last().map(|entry| &entry.event), Some(&Event::Tick));
+}
+
+#[test]
+fn a_ring_that_has_lost_its_beginning_does_not_replay() {
+    let bench = Bench::new();
+    let keep = Keep::Last { bytes: 40_000 };
+    // Written at many moments, and each time it replays to the machine as it is then.
+    for events in (1..40).map(|step| step * 150) {
+        let (mut recorder, _written) = bench.start(&TraceConfig { keep, ..bench.config() });
+        let machine = busy(&bench, &mut recorder, events, |_| {});
+        assert!(recorder.write_ring(EndReason::Asked).unwrap().is_ok());
+        let file = File::open(bench.config().file).unwrap();
+        let mut replay = Replay::new(TraceReader::open(file).unwrap()).unwrap();
+        while let step @ (Step::Same | Step::Different(_)) = replay.step().unwrap() {
+            assert_eq!(step, Step::Same, "{events} events");
+        }
+        assert_eq!(*replay.machine(), machine);
+        let skipped = replay.reader().header().skipped_events;
+        assert_eq!(skipped + replay.reader().events(), events);
+        assert!(skipped > 0 || events < 1_000, "{events} events, and none is missing");
+    }
 }
