@@ -1,7 +1,7 @@
 //! How fast a thin trace is replayed, and how large it is.
 
 use crate::Chain;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use soma_sync_core::{Config, Event, SyncMachine, Timestamp, payload::Payload, request::ResponsePart};
 use soma_sync_proto::trace::{Replay, Step, TraceHeader, TraceReader, fingerprint, record};
 use soma_sync_sim::world::{ChainStore, Pace, World};
@@ -66,6 +66,38 @@ fn line(name: &str, chain: &Chain, config: Config) -> Result<()> {
         events.len(),
         trace.len(),
         trace.len() as f64 / events.len() as f64,
+    );
+    states(&header, &events)
+}
+
+/// How large the machine's state is on the way, and how long it takes to save and restore it.
+fn states(header: &TraceHeader, events: &[(Timestamp, Event)]) -> Result<()> {
+    let mut machine = header.machine()?;
+    let (mut count, mut bytes, mut most) = (0_u32, 0, 0);
+    let (mut saving, mut restoring) = (Duration::ZERO, Duration::ZERO);
+    for (position, (at, event)) in events.iter().enumerate() {
+        machine.handle(*at, event.clone());
+        while let Some(command) = machine.poll_command() {
+            black_box(command);
+        }
+        if position % 16 == 0 {
+            let began = Instant::now();
+            let state = machine.save().context("commands wait")?;
+            saving += began.elapsed();
+            let began = Instant::now();
+            black_box(SyncMachine::restore(&state)?);
+            restoring += began.elapsed();
+            count += 1;
+            bytes += state.len();
+            most = most.max(state.len());
+        }
+    }
+    let each = |all: Duration| all.as_secs_f64() * 1e6 / f64::from(count);
+    println!(
+        "    its state: {:.0} bytes, at most {most}; saved in {:.0} us, restored in {:.0} us",
+        bytes as f64 / f64::from(count),
+        each(saving),
+        each(restoring),
     );
     Ok(())
 }
