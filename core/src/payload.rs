@@ -92,4 +92,13 @@ mod tests {
         assert_ne!(payload(b"one", 1), payload(b"one", 2));
         assert_ne!(payload(b"one", 1), payload(b"four", 1));
     }
+    #[test]
+    fn a_payload_without_its_bytes_is_of_another_length() {
+        let mut payload = Payload::from(Bytes::from_static(b"four"));
+        payload.set_fingerprint(7);
+        let absent = Payload::absent(4, 7);
+        assert_eq!((payload.len(), payload.fingerprint()), (absent.len(), absent.fingerprint()));
+        assert!(!payload.is_empty() && !absent.is_empty());
+        assert!(Payload::new(Bytes::new()).is_empty());
+    }
 }

@@ -409,3 +409,20 @@ fn blocks_that_do_not_decode_hold_no_votes() {
     assert_eq!(blocks.len(), 1);
     assert_eq!((blocks[0].reference, &blocks[0].votes[..]), (reference, &[vote][..]));
 }
+
+#[test]
+fn parents_of_exactly_a_quorum_are_too_few_or_of_less_are_enough() {
+    let outcome = |stake: u64| {
+        let authorities =
+            vec![authority(0, 5_000), authority(1, stake - 5_000), authority(2, 10_000 - stake)];
+        let committee = Committee::new(EPOCH, ValidatorSet { authorities }, &Limits::default()).unwrap();
+        let ancestors = vec![reference(0, 4), reference(1, 4)];
+        let job = job(&[sign(&Block { ancestors, ..block(0, 5) })]);
+        run_one(CheckJob { committee: committee.into(), ..job })
+    };
+    assert!(matches!(outcome(6_667), BlockOutcome::Good(_)));
+    let BlockOutcome::CertifiedInvalid(CertifiedFault::Block { error, .. }) = outcome(6_666) else {
+        panic!("parents of less than a quorum are enough")
+    };
+    assert_eq!(error, BlockError::ParentStake { stake: Stake::new(6_666) });
+}

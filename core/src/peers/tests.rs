@@ -300,3 +300,20 @@ fn a_round_trip_is_known_before_an_answer_or_moves_too_fast() {
     pace.answered(Duration::ZERO);
     assert!(pace.round_trip_us() > 0);
 }
+
+#[test]
+fn who_is_banned_makes_room_before_others_or_is_kept_for_ever() {
+    let config = Config { max_peers: 2, ..Config::default() };
+    let id = |number| PeerId::new([number; 32]);
+    // The first has been gone for longer, and was banned; the ban ends at the very moment, or a little later.
+    for (early, evicted) in [(0, 1), (1, 2)] {
+        let mut book = PeerBook::new(&config);
+        for (number, seconds) in [(1, 1), (2, 2)] {
+            book.connect(id(number), at(seconds)).unwrap().link = Link::Down;
+        }
+        let ban = book.get_mut(&id(1)).unwrap().offended(Offence::BadBlock, at(3), &config);
+        let now = at(3).saturating_add(ban - Duration::from_micros(early));
+        assert!(book.connect(id(3), now).is_some());
+        assert!(book.get(&id(evicted)).is_none() && book.get(&id(3 - evicted)).is_some());
+    }
+}
