@@ -10,7 +10,7 @@ use soma_sync_core::{
     event::{InboundId, JobId, RequestId},
     job::Job,
     payload::Payload,
-    request::{FetchCommits, Request, RequestFailure, ResponsePart},
+    request::{COMMITS_BEYOND_MAX, FetchCommits, Request, RequestFailure, ResponsePart},
     start::{Start, StoredVotes, Tip},
     types::{AuthorityIndex, BlockRef, CommitDigest, CommitIndex, CommitRef, Epoch, PeerId},
 };
@@ -574,4 +574,33 @@ fn votes_that_our_own_consensus_brought_meanwhile_are_stored_again() {
     assert_eq!(hand.machine.status().certifiable, made.reference);
     let batches = hand.store(Event::Verified { id: job, verdict: certify.run([0; 32]) });
     assert!(batches.is_empty(), "{batches:?}");
+}
+
+/// What a peer that is asked for one commit may send, and what is more than that, in items and bytes.
+#[test]
+fn an_answer_at_its_limits_is_too_much_or_one_over_them_is_not() {
+    let limits = Limits { max_ancestors: 4, ..Limits::default() };
+    let most_commits = 1 + usize::try_from(COMMITS_BEYOND_MAX).unwrap();
+    let cases = [
+        (most_commits, 0, 0, true),
+        (most_commits + 1, 0, 0, false),
+        (1, 8, 0, true),
+        (1, 9, 0, false),
+        (1, 0, 0, true),
+        (1, 0, 1, false),
+    ];
+    for (commits, certifiers, more_bytes, fits) in cases {
+        let mut hand = Hand::genesis(Config { limits, ..Config::default() });
+        let (id, fetch) = fetches(&hand.connect(1)).remove(0);
+        let item = Payload::new(bytes::Bytes::from_static(b"of whatever it is"));
+        let part = ResponsePart::Commits {
+            commits: vec![item.clone(); commits],
+            certifiers: vec![item.clone(); certifiers],
+            blocks: Vec::new(),
+            buffer_bytes: if commits + certifiers == 1 { fetch.max_bytes + more_bytes } else { 1_000 },
+        };
+        let commands = hand.tell(Event::ResponsePart { id, part });
+        let refused = commands.iter().any(|command| matches!(command, Command::Disconnect { .. }));
+        assert_eq!(refused, !fits, "{commits} commits, {certifiers} certifiers, {more_bytes} bytes more");
+    }
 }
