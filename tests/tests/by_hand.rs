@@ -604,3 +604,23 @@ fn an_answer_at_its_limits_is_too_much_or_one_over_them_is_not() {
         assert_eq!(refused, !fits, "{commits} commits, {certifiers} certifiers, {more_bytes} bytes more");
     }
 }
+
+#[test]
+fn an_answer_of_blocks_has_more_bytes_than_were_set_aside_or_not_as_many() {
+    for (more_bytes, fits) in [(0, true), (1, false)] {
+        let mut hand = Hand::genesis(Config::default());
+        let made = Made::first(vec![block(0, 5)]);
+        let (id, _) = fetches(&hand.connect(1)).remove(0);
+        let (job, certify) = jobs(hand.answer(id, made.answer(false))).remove(0);
+        let commands = hand.tell(Event::Verified { id: job, verdict: certify.run([0; 32]) });
+        let blocks = sent(&commands).into_iter().find_map(|(id, request)| match request {
+            Request::Blocks(fetch) => Some((id, fetch.max_bytes)),
+            _ => None,
+        });
+        let (id, max_bytes) = blocks.unwrap();
+        let (blocks, buffer_bytes) = (payloads(&made.blocks), max_bytes + more_bytes);
+        let commands = hand.answer(id, ResponsePart::Blocks { blocks, missing: Vec::new(), buffer_bytes });
+        let refused = commands.iter().any(|command| matches!(command, Command::Disconnect { .. }));
+        assert_eq!(refused, !fits, "{commands:?}");
+    }
+}
