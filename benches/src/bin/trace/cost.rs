@@ -10,7 +10,7 @@ use soma_sync_core::{
 };
 use soma_sync_runtime_tokio::{
     node::{Node, NodeHandle},
-    record::TraceConfig,
+    record::{Keep, TraceConfig},
     store::{RedbStore, Store},
 };
 use soma_sync_transport_quic::{Identity, QuicConfig, QuicTransport};
@@ -33,7 +33,7 @@ struct Run {
 }
 
 /// Prints a line for each pair, and the median.
-pub(crate) fn measure(chain: &Chain, pairs: u32, full: bool) -> Result<()> {
+pub(crate) fn measure(chain: &Chain, pairs: u32, full: bool, keep: Keep) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let home = tempfile::Builder::new().prefix("soma-sync-trace-").tempdir()?;
     let origin = home.path().join("origin");
@@ -42,7 +42,7 @@ pub(crate) fn measure(chain: &Chain, pairs: u32, full: bool) -> Result<()> {
     println!("recording, {}:", if full { "full" } else { "thin" });
     let mut costs = Vec::new();
     for pair in 0..=pairs {
-        let run = |name: &str, trace: Option<bool>| {
+        let run = |name: &str, trace: Option<(bool, Keep)>| {
             let directory = home.path().join(name);
             let run = runtime.block_on(sync(&origin, &directory, chain.maker.genesis(), tip, trace));
             fs::remove_dir_all(&directory)?;
@@ -51,9 +51,9 @@ pub(crate) fn measure(chain: &Chain, pairs: u32, full: bool) -> Result<()> {
         // Whoever comes second may find things warm.
         let (without, with) = if pair % 2 == 0 {
             let without = run("without", None)?;
-            (without, run("with", Some(full))?)
+            (without, run("with", Some((full, keep)))?)
         } else {
-            let with = run("with", Some(full))?;
+            let with = run("with", Some((full, keep)))?;
             (run("without", None)?, with)
         };
         // The first pair warms up.
@@ -89,17 +89,19 @@ fn fill(directory: &Path, chain: &Chain) -> Result<()> {
     Ok(())
 }
 
-/// Syncs a fresh node from a serving one; with a trace of each, where `trace` says whether it is a full one.
+/// Syncs a fresh node from a serving one; with a trace of each, where `trace` says whether it is a full one, and how much of
+/// it is kept.
 async fn sync(
     origin: &Path,
     directory: &Path,
     genesis: &Committee,
     tip: CommitRef,
-    trace: Option<bool>,
+    trace: Option<(bool, Keep)>,
 ) -> Result<Run> {
     fs::create_dir_all(directory)?;
     let files: [PathBuf; 2] = ["server.trace", "client.trace"].map(|name| directory.join(name));
-    let recording = |file: &PathBuf| trace.map(|full| TraceConfig { full, ..TraceConfig::new(file) });
+    let recording =
+        |file: &PathBuf| trace.map(|(full, keep)| TraceConfig { full, keep, ..TraceConfig::new(file) });
     let (cpu, began) = (cpu_seconds().context("the system does not say processor time")?, Instant::now());
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let identity = Identity::from_seed([1; 32]);

@@ -8,6 +8,7 @@ mod usage;
 
 use anyhow::Result;
 use clap::{Parser, value_parser};
+use soma_sync_runtime_tokio::record::Keep;
 use soma_sync_sim::chain::{ChainMaker, ChainSpec, MadeCommit};
 
 /// What traces cost: replaying, size, recording.
@@ -40,6 +41,9 @@ struct Arguments {
     /// Record payloads' bytes, too.
     #[arg(long)]
     full: bool,
+    /// Keep the last so many bytes in memory, with states of the machine, instead of writing everything.
+    #[arg(long, value_name = "BYTES")]
+    last: Option<usize>,
 }
 
 /// The chain that is synced.
@@ -62,7 +66,8 @@ fn main() -> Result<()> {
     let chain = Chain { maker, commits };
     replay::measure(&chain)?;
     if arguments.pairs > 0 {
-        cost::measure(&chain, arguments.pairs, arguments.full)?;
+        let keep = arguments.last.map_or(Keep::All, |bytes| Keep::Last { bytes });
+        cost::measure(&chain, arguments.pairs, arguments.full, keep)?;
     }
     Ok(())
 }
