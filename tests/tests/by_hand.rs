@@ -624,3 +624,33 @@ fn an_answer_of_blocks_has_more_bytes_than_were_set_aside_or_not_as_many() {
         assert_eq!(refused, !fits, "{commands:?}");
     }
 }
+
+#[test]
+fn our_own_consensus_runs_further_ahead_of_storage_than_we_look() {
+    let config = Config {
+        commit_sync_batch_size: 2,
+        look_ahead_commits: 2,
+        max_store_batches: 1,
+        ..Config::default()
+    };
+    let mut hand = Hand::genesis(config);
+    let (mut previous, mut batches) = (CommitDigest::ZERO, Vec::new());
+    for at in 1..=4 {
+        let made = Made::new(at, previous, EPOCH, vec![block(0, 4 + at)]);
+        previous = made.reference.digest;
+        let (id, job) = jobs(hand.tell(made.observed())).remove(0);
+        let commands = hand.tell(Event::Verified { id, verdict: job.run([0; 32]) });
+        batches.extend(commands.into_iter().filter_map(|command| match command {
+            Command::StoreBatch { batch } => Some(batch.id),
+            _ => None,
+        }));
+    }
+    assert_eq!(
+        (batches.len(), hand.machine.status().queued.index),
+        (1, index(1)),
+        "storage takes one at a time"
+    );
+    // Two more wait for it, and the fourth is to be told again.
+    hand.tell(Event::Stored { through: batches[0] });
+    assert_eq!(hand.machine.status().queued.index, index(3));
+}
