@@ -327,6 +327,9 @@ impl SyncMachine {
             () if self.durable > self.tip.reference.index => Err("durable is above queued"),
             () if self.serve.clients() > max_clients => Err("too many peers are remembered for serving"),
             () if self.parking.len() > max_parked => Err("too many requests wait"),
+            () if self.committees.iter().any(|(epoch, committee)| committee.epoch() != *epoch) => {
+                Err("a committee is taken for that of another epoch")
+            }
             // That of the tip's epoch, of the one before and of the one after.
             () if self.committees.len() > 3 => Err("too many committees are remembered"),
             () if self.jobs.running() > self.config.max_verify_jobs => Err("too many jobs run"),

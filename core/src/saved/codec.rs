@@ -62,8 +62,9 @@ pub(crate) struct Saver {
 /// Reads values one after the other.
 pub(crate) struct Restorer<'a> {
     cursor: Cursor<'a>,
-    /// The committees that were read, by number.
+    /// The committees that were read, by number, and which they are.
     committees: Vec<Arc<Committee>>,
+    known: BTreeSet<(Epoch, [u8; 32])>,
     config: Config,
 }
 
@@ -101,7 +102,7 @@ impl Saver {
 impl<'a> Restorer<'a> {
     /// What derives from the configuration is made of `config`.
     pub(crate) const fn new(cursor: Cursor<'a>, config: Config) -> Self {
-        Self { cursor, committees: Vec::new(), config }
+        Self { cursor, committees: Vec::new(), known: BTreeSet::new(), config }
     }
 
     pub(crate) const fn config(&self) -> &Config {
@@ -338,11 +339,16 @@ impl Saved for Arc<[BlockRef]> {
     }
 }
 
+/// By what committees are told apart.
+fn name(committee: &Committee) -> (Epoch, [u8; 32]) {
+    (committee.epoch(), *committee.chain_id().as_bytes())
+}
+
 /// Written out where it first occurs, and named by its number from then on.
 impl Saved for Arc<Committee> {
     fn save(&self, to: &mut Saver) {
         let next = u64::try_from(to.committees.len()).unwrap_or(u64::MAX);
-        let number = *to.committees.entry((self.epoch(), *self.chain_id().as_bytes())).or_insert(next);
+        let number = *to.committees.entry(name(self)).or_insert(next);
         number.save(to);
         if number == next {
             self.epoch().save(to);
@@ -368,6 +374,9 @@ impl Saved for Arc<Committee> {
         })?;
         if committee.encoding() != validators {
             return Err(RestoreError::Damaged("a committee that is not in order"));
+        }
+        if !from.known.insert(name(&committee)) {
+            return Err(RestoreError::Damaged("a committee that occurs twice"));
         }
         let committee = Self::new(committee);
         from.committees.push(Self::clone(&committee));
