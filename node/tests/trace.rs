@@ -3,13 +3,13 @@
 
 mod common;
 
-use common::{Bench, last_line_json, running::Running};
+use common::{Bench, last_line_json, part::last_part, running::Running};
 use serde_json::Value;
 use soma_sync_core::{
     Config,
     types::{CommitDigest, CommitIndex, CommitRef},
 };
-use soma_sync_proto::trace::{EndReason, EntryEncoder, Replay, Step, TraceFile, TraceHeader, TraceReader};
+use soma_sync_proto::trace::{EndReason, EntryEncoder, TraceFile, TraceReader};
 use soma_sync_sim::{
     chain::{ChainMaker, ChainSpec},
     trace::write_trace,
@@ -225,28 +225,6 @@ fn a_shrunk_trace_is_no_smaller_or_ends_otherwise() {
     assert!(again.contains("exists"), "{again}");
 }
 
-/// The trace from its event `from` on, with the machine's state before it or without.
-fn from_event(trace: &[u8], from: u64, with_state: bool) -> Vec<u8> {
-    let mut replay = Replay::new(TraceReader::open(trace).expect("a trace")).expect("a whole one");
-    while replay.reader().events() < from {
-        assert_eq!(replay.step().expect("it can be read"), Step::Same);
-    }
-    let state = with_state.then(|| replay.machine().save().expect("no commands wait").into());
-    let mut reader = TraceReader::open(trace).expect("a trace");
-    let header = TraceHeader { skipped_events: from, state, ..reader.header().clone() };
-    let mut file = TraceFile::new(Vec::new(), &header).expect("a vector takes everything");
-    let mut encoder = EntryEncoder::new(false);
-    while let Some(entry) = reader.next_entry().expect("a whole trace") {
-        if entry.number >= from {
-            encoder.begin(entry.at, &entry.event).expect("it fitted before");
-            entry.commands.iter().for_each(|mark| encoder.mark(mark));
-            encoder.finish().expect("it fitted before");
-        }
-    }
-    file.write(encoder.take()).expect("a vector takes everything");
-    file.end(EndReason::Halted).expect("a vector takes everything")
-}
-
 #[test]
 fn what_was_under_way_when_a_trace_begins_is_lost_when_it_is_shrunk() {
     let bench = Bench::new();
@@ -254,7 +232,7 @@ fn what_was_under_way_when_a_trace_begins_is_lost_when_it_is_shrunk() {
     bench.write("whole.trace", &whole);
     let events = bench.json("trace replay whole.trace --check")["events"].as_u64().expect("a number");
     for (number, from) in [events / 3, events / 2, events - 5].into_iter().enumerate() {
-        bench.write("part.trace", &from_event(&whole, from, true));
+        bench.write("part.trace", &last_part(&whole, from, true, |_| {}));
         let replayed = bench.json("trace replay part.trace --check");
         assert_eq!([&replayed["same"], &replayed["events"]], [&Value::Bool(true), &(events - from).into()]);
         let shrunk = bench.json(&format!("trace shrink part.trace --out small{number}.trace"));
@@ -263,7 +241,7 @@ fn what_was_under_way_when_a_trace_begins_is_lost_when_it_is_shrunk() {
         let small = bench.json(&format!("trace replay small{number}.trace"));
         assert_eq!([&small["same"], &small["halted"]], [&Value::Bool(true), &replayed["halted"]]);
     }
-    bench.write("lost.trace", &from_event(&whole, events / 2, false));
+    bench.write("lost.trace", &last_part(&whole, events / 2, false, |_| {}));
     for command in ["replay lost.trace", "shrink lost.trace --out none.trace"] {
         let said = bench.failure(&format!("trace {command}"));
         assert!(said.contains("can be looked at and not be replayed"), "{said}");

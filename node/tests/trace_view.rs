@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::Bench;
+use common::{Bench, part::last_part};
 use serde_json::Value;
 use soma_sync_core::{Config, Event, command::Offence, types::PeerId};
-use soma_sync_proto::trace::{CommandKind, EndReason, EntryEncoder, Replay, TraceFile, TraceReader};
+use soma_sync_proto::trace::{CommandKind, TraceHeader, TraceReader};
 use soma_sync_sim::{
     chain::ChainSpec,
     hostile::{Lab, Manner, misbehave},
@@ -208,36 +208,16 @@ fn what_is_cut_or_strange_makes_no_page_or_one_that_does_not_say_so() {
     assert!(again.contains("exists"), "{again}");
 }
 
-/// The trace from its event `from` on, as a node writes it that keeps only the last part; with the machine's state or
-/// without.
-fn last_part(trace: &[u8], from: u64, with_state: bool) -> Vec<u8> {
-    let mut replay = Replay::new(TraceReader::open(trace).expect("a trace")).expect("a whole one");
-    while replay.reader().events() < from {
-        replay.step().expect("it can be read");
-    }
-    let mut reader = TraceReader::open(trace).expect("a trace");
-    let mut header = reader.header().clone();
-    header.skipped_events = from;
-    header.state = with_state.then(|| replay.machine().save().expect("no commands wait").into());
+/// A name that would end the page's script.
+fn with_markup(header: &mut TraceHeader) {
     header.build = "</script><script>document.body.remove()</script>".to_owned();
-    let mut file = TraceFile::new(Vec::new(), &header).expect("a vector takes everything");
-    let mut encoder = EntryEncoder::new(false);
-    while let Some(entry) = reader.next_entry().expect("a whole trace") {
-        if entry.number >= from {
-            encoder.begin(entry.at, &entry.event).expect("it fitted before");
-            entry.commands.iter().for_each(|mark| encoder.mark(mark));
-            encoder.finish().expect("it fitted before");
-        }
-    }
-    file.write(encoder.take()).expect("a vector takes everything");
-    file.end(EndReason::Stopped).expect("a vector takes everything")
 }
 
 #[test]
 fn what_cannot_be_replayed_is_not_shown_or_passes_for_whole() {
     let bench = Bench::new();
     let (trace, _) = troubled();
-    let part = last_part(&trace, 900, false);
+    let part = last_part(&trace, 900, false, with_markup);
     let (page, data) = page_of(&bench, &part, "part");
     assert_eq!(page.matches("</script>").count(), 2);
     assert!(data["build"].as_str().expect("text").contains("</script>"));
@@ -251,7 +231,7 @@ fn what_cannot_be_replayed_is_not_shown_or_passes_for_whole() {
     let duration = data["duration"].as_u64().expect("a number");
     assert!(numbers(&data["requests"]["to"]).iter().all(|to| *to <= duration));
     leave("trace-view-part.html", &page);
-    let (_, data) = page_of(&bench, &last_part(&trace, 900, true), "state");
+    let (_, data) = page_of(&bench, &last_part(&trace, 900, true, with_markup), "state");
     assert_eq!(data["replayed"], true);
     let note = data["notes"][0].as_str().expect("a note");
     assert!(note.contains("begins after 900 events"), "{note}");

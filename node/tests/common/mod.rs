@@ -3,6 +3,7 @@
 // Each test program uses some of it.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod part;
 pub mod running;
 
 use serde_json::Value;
