@@ -92,6 +92,7 @@ mod tests {
         assert_ne!(payload(b"one", 1), payload(b"one", 2));
         assert_ne!(payload(b"one", 1), payload(b"four", 1));
     }
+
     #[test]
     fn a_payload_without_its_bytes_is_of_another_length() {
         let mut payload = Payload::from(Bytes::from_static(b"four"));
